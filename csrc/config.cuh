@@ -1,0 +1,53 @@
+// GemmConfig: everything about a kernel that is fixed when it is compiled, in one value.
+//
+// Python chooses it (deep_gemm/config/) and prints it as a designated initialiser; it is the only
+// template argument of a kernel. The derived sizes below exist in Python too, and the generated
+// source asserts that both agree.
+#pragma once
+
+#include "common/math.cuh"
+#include "common/types.cuh"
+
+namespace deep_gemm {
+
+struct GemmConfig {
+    int block_m;              // rows of D per CTA: 16, 32, or a multiple of 64 per math warpgroup
+    int block_n;              // columns of D per CTA, a multiple of 16
+    int num_stages;           // slots of the shared-memory ring
+    int num_math_warpgroups;  // 1 or 2, side by side along M
+    int cluster_m;            // CTAs of a cluster along M: they share each tile of B by multicast
+    int cluster_n;            // CTAs of a cluster along N: they share each tile of A by multicast
+
+    static constexpr int kBlockK = 128;   // bytes of K per stage: one 128-byte swizzle row, one SF
+    static constexpr int kMmaM = 64;      // rows of one WGMMA
+    static constexpr int kMmaK = 32;      // K of one FP8 WGMMA
+    static constexpr int kGranN = 128;    // columns of B per scale factor
+    static constexpr int kWarpgroup = 128;
+
+    // Rows that the math warpgroups multiply: a WGMMA has 64 of them even if the block has fewer.
+    DG_HOST_DEVICE constexpr int mma_rows() const { return max(block_m, kMmaM); }
+    // M64 slices that one math warpgroup computes one after the other.
+    DG_HOST_DEVICE constexpr int num_waves() const { return mma_rows() / (kMmaM * num_math_warpgroups); }
+    DG_HOST_DEVICE constexpr int cluster_size() const { return cluster_m * cluster_n; }
+    DG_HOST_DEVICE constexpr int num_threads() const { return kWarpgroup * (num_math_warpgroups + 1); }
+
+    DG_HOST_DEVICE constexpr int a_tile_bytes() const { return mma_rows() * kBlockK; }
+    DG_HOST_DEVICE constexpr int b_tile_bytes() const { return block_n * kBlockK; }
+    // What the TMA loads of one stage bring, summed over the peers that multicast into this CTA.
+    DG_HOST_DEVICE constexpr int stage_tx_bytes() const { return (block_m + block_n) * kBlockK; }
+
+    // A block of columns starts at any multiple of `sf_segment`, the widest run of columns that
+    // surely lies under one scale factor of B.
+    DG_HOST_DEVICE constexpr int sf_segment() const { return gcd(block_n, kGranN); }
+    // Scale factors of B along N that one block can touch.
+    DG_HOST_DEVICE constexpr int num_sfb() const {
+        return ceil_div(kGranN - sf_segment() + block_n, kGranN);
+    }
+
+    // Swizzle, and row width, of one slab of D in shared memory: the widest that divides a row.
+    DG_HOST_DEVICE constexpr int d_swizzle_bytes() const {
+        return block_n % 64 == 0 ? 128 : block_n % 32 == 0 ? 64 : 32;
+    }
+};
+
+}  // namespace deep_gemm

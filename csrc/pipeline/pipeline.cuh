@@ -1,0 +1,93 @@
+// The ring of shared-memory stages between the load warps and the math warpgroups.
+//
+//   producer                                consumer
+//   producer_acquire: wait on empty         consumer_wait: wait on full
+//   start the stage's copies                read the stage
+//   (the copies complete `full`)            consumer_release: arrive on empty
+//
+// Both sides walk the ring with a PipelineState of their own. This file is the only one that knows
+// what a phase bit is.
+#pragma once
+
+#include "common/types.cuh"
+#include "ptx/cluster.cuh"
+#include "ptx/mbarrier.cuh"
+#include "ptx/thread.cuh"
+
+namespace deep_gemm {
+
+// A place in the ring: the stage, and the parity of the round through the ring.
+template <int kNumStages>
+struct PipelineState {
+    int stage = 0;
+    uint32_t phase = 0;
+
+    DG_DEVICE void advance() {
+        if (++stage == kNumStages) {
+            stage = 0;
+            phase ^= 1;
+        }
+    }
+};
+
+// The barriers of the ring, in shared memory. A phase of `full` completes when every producer has
+// arrived and all announced bytes are there; one of `empty`, when every warp that reads the stage,
+// in any CTA that the stage's loads are multicast to, is done with it.
+template <int kNumStages>
+struct PipelineBarriers {
+    uint64_t full[kNumStages];   // kFullArrivals: the TMA thread, and each lane of the SF warp
+    uint64_t empty[kNumStages];  // kEmptyArrivals: one lane per math warp and CTA of the cluster
+};
+
+template <int kNumStages, int kNumMathWarps, int kClusterSize>
+struct Pipeline {
+    static constexpr uint32_t kFullArrivals = 1 + 32;
+    static constexpr uint32_t kEmptyArrivals = kNumMathWarps * kClusterSize;
+    using State = PipelineState<kNumStages>;
+
+    PipelineBarriers<kNumStages>& barriers;
+
+    // Called by one thread of the CTA; a CTA or cluster barrier must follow.
+    DG_DEVICE void init() const {
+        for (int stage = 0; stage < kNumStages; ++stage) {
+            ptx::mbarrier_init(&barriers.full[stage], kFullArrivals);
+            ptx::mbarrier_init(&barriers.empty[stage], kEmptyArrivals);
+        }
+        ptx::fence_mbarrier_init();
+    }
+
+    // Waits until the stage may be overwritten. In the first round it always may: the wait is for
+    // the phase before the barrier's first, which counts as complete.
+    DG_DEVICE void producer_acquire(const State& state) const {
+        ptx::mbarrier_wait_parity(&barriers.empty[state.stage], state.phase ^ 1);
+    }
+
+    // Announces the bytes that TMA will bring to the stage, from whichever CTA they are issued.
+    DG_DEVICE void producer_expect(const State& state, uint32_t bytes) const {
+        ptx::mbarrier_arrive_expect_tx(&barriers.full[state.stage], bytes);
+    }
+
+    // The barrier on which the stage's copies complete.
+    DG_DEVICE uint64_t* full_barrier(const State& state) const {
+        return &barriers.full[state.stage];
+    }
+
+    DG_DEVICE void consumer_wait(const State& state) const {
+        ptx::mbarrier_wait_parity(&barriers.full[state.stage], state.phase);
+    }
+
+    // Called by a whole math warp once it no longer reads the stage. In a cluster the stage is
+    // written by loads of other CTAs too, so each of them is told.
+    DG_DEVICE void consumer_release(const State& state) const {
+        uint64_t* empty = &barriers.empty[state.stage];
+        const uint32_t lane = ptx::lane_idx();
+        __syncwarp();  // the lanes that arrive speak for the reads of all others
+        if constexpr (kClusterSize == 1) {
+            if (lane == 0) ptx::mbarrier_arrive(empty);
+        } else {
+            if (lane < kClusterSize) ptx::mbarrier_arrive_remote(empty, lane);
+        }
+    }
+};
+
+}  // namespace deep_gemm

@@ -1,0 +1,32 @@
+// Thread-block clusters and addresses in their shared memory. PTX ISA 9.7.13.4 and 9.7.9.23.
+#pragma once
+
+#include "common/types.cuh"
+
+namespace deep_gemm::ptx {
+
+DG_DEVICE uint32_t cluster_ctarank() {
+    uint32_t rank;
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+
+// Barrier of all threads of the cluster; releases and acquires shared memory, remote too.
+DG_DEVICE void cluster_sync() {
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
+                     : "memory");
+}
+
+// 32-bit address of an object in this CTA's shared memory.
+DG_DEVICE uint32_t shared_address(const void* pointer) {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// The same offset in the shared memory of CTA `rank` of the cluster.
+DG_DEVICE uint32_t mapa(uint32_t address, uint32_t rank) {
+    uint32_t remote;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(address), "r"(rank));
+    return remote;
+}
+
+}  // namespace deep_gemm::ptx

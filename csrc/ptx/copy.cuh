@@ -1,0 +1,77 @@
+// Asynchronous copies: TMA (cp.async.bulk.tensor) and cp.async. PTX ISA 9.7.9.24-27.
+#pragma once
+
+#include "common/types.cuh"
+#include "ptx/cluster.cuh"
+
+namespace deep_gemm {
+
+// The driver's opaque tensor map (CUtensorMap), encoded on the host.
+struct alignas(64) TensorMap {
+    uint64_t opaque[16];
+};
+
+}  // namespace deep_gemm
+
+namespace deep_gemm::ptx {
+
+DG_DEVICE void prefetch_tensormap(const TensorMap* map) {
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+// Loads the map's box at (inner, outer) and completes its bytes on `barrier`. Elements out of range
+// arrive as zeros and count like the others.
+DG_DEVICE void tma_load_2d(void* destination, const TensorMap* map, uint64_t* barrier, int inner,
+                           int outer) {
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+        " [%0], [%1, {%3, %4}], [%2];" ::"r"(shared_address(destination)),
+        "l"(map), "r"(shared_address(barrier)), "r"(inner), "r"(outer)
+        : "memory");
+}
+
+// The same for every CTA of the cluster whose bit is set in `mask`: the box lands at the same offset
+// of each, and its bytes complete on the barrier at the same offset of each.
+DG_DEVICE void tma_load_2d_multicast(void* destination, const TensorMap* map, uint64_t* barrier,
+                                     int inner, int outer, uint16_t mask) {
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+        ".multicast::cluster [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(shared_address(destination)),
+        "l"(map), "r"(shared_address(barrier)), "r"(inner), "r"(outer), "h"(mask)
+        : "memory");
+}
+
+// Stores the map's box from shared memory to (inner, outer); elements out of range are not written.
+DG_DEVICE void tma_store_2d(const TensorMap* map, const void* source, int inner, int outer) {
+    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(
+                     map),
+                 "r"(shared_address(source)), "r"(inner), "r"(outer)
+                 : "memory");
+}
+
+// Closes a group of this thread's stores.
+DG_DEVICE void tma_store_commit_group() {
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+
+// Waits until this thread's stores have read their shared memory, which may then be overwritten.
+DG_DEVICE void tma_store_wait_read() {
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+
+// Copies one 32-bit word, or writes zero without reading `source` if it is not `valid`.
+DG_DEVICE void cp_async_word(void* destination, const void* source, bool valid) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(destination)),
+                 "l"(__cvta_generic_to_global(source)), "r"(valid ? 4 : 0)
+                 : "memory");
+}
+
+// Arrives on `barrier` once all earlier cp.async of this thread are complete. The arrival is one of
+// those that the barrier was initialised for (.noinc).
+DG_DEVICE void cp_async_mbarrier_arrive(uint64_t* barrier) {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(
+                     shared_address(barrier))
+                 : "memory");
+}
+
+}  // namespace deep_gemm::ptx

@@ -1,0 +1,64 @@
+// mbarrier: a 64-bit shared-memory word that counts arrivals and bytes. PTX ISA 9.7.13.15.
+#pragma once
+
+#include "common/types.cuh"
+#include "ptx/cluster.cuh"
+
+namespace deep_gemm::ptx {
+
+DG_DEVICE void mbarrier_init(uint64_t* barrier, uint32_t arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
+                 "r"(arrivals)
+                 : "memory");
+}
+
+// Makes this thread's mbarrier.init visible to the cluster and to the async proxy; a CTA or cluster
+// barrier must follow.
+DG_DEVICE void fence_mbarrier_init() {
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+DG_DEVICE void mbarrier_arrive(uint64_t* barrier) {
+    asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(
+                     shared_address(barrier))
+                 : "memory");
+}
+
+// Arrives on the barrier at the same offset in CTA `rank` of the cluster. It releases at CTA scope:
+// it may tell a peer that this CTA has finished reading, not that it has written something. (A
+// release at cluster scope costs a MEMBAR.ALL.GPU in every k block.)
+DG_DEVICE void mbarrier_arrive_remote(uint64_t* barrier, uint32_t rank) {
+    asm volatile("mbarrier.arrive.release.cta.shared::cluster.b64 _, [%0];" ::"r"(
+                     mapa(shared_address(barrier), rank))
+                 : "memory");
+}
+
+// Announces `bytes` of asynchronous copies to the present phase, then arrives.
+DG_DEVICE void mbarrier_arrive_expect_tx(uint64_t* barrier, uint32_t bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(
+                     shared_address(barrier)),
+                 "r"(bytes)
+                 : "memory");
+}
+
+// True once the phase of parity `phase` is complete; may suspend the thread for a while first.
+DG_DEVICE bool mbarrier_try_wait_parity(uint64_t* barrier, uint32_t phase) {
+    uint32_t complete;
+    asm volatile(
+        "{\n"
+        ".reg .pred p;\n"
+        "mbarrier.try_wait.parity.acquire.cta.shared::cta.b64 p, [%1], %2;\n"
+        "selp.b32 %0, 1, 0, p;\n"
+        "}"
+        : "=r"(complete)
+        : "r"(shared_address(barrier)), "r"(phase)
+        : "memory");
+    return complete != 0;
+}
+
+DG_DEVICE void mbarrier_wait_parity(uint64_t* barrier, uint32_t phase) {
+    while (!mbarrier_try_wait_parity(barrier, phase)) {
+    }
+}
+
+}  // namespace deep_gemm::ptx

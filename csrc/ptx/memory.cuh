@@ -1,0 +1,32 @@
+// Shared-memory stores by matrix, number packing, and the fence between the two proxies.
+// PTX ISA 9.7.9.22, 9.7.14.5 and 9.7.13.4.
+#pragma once
+
+#include "common/types.cuh"
+#include "ptx/cluster.cuh"
+
+namespace deep_gemm::ptx {
+
+// Rounds two floats to BF16 (nearest even); `low` goes to bits 0-15.
+DG_DEVICE uint32_t cvt_bf16x2(float low, float high) {
+    uint32_t packed;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+    return packed;
+}
+
+// Stores four 8x8 matrices of 16-bit elements. Lanes 8i..8i+7 pass the addresses of matrix i's rows
+// (16 bytes each); lane l holds row l/4, columns 2(l%4) and +1 of each matrix.
+DG_DEVICE void stmatrix_x4(void* row, uint32_t m0, uint32_t m1, uint32_t m2, uint32_t m3) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
+                     shared_address(row)),
+                 "r"(m0), "r"(m1), "r"(m2), "r"(m3)
+                 : "memory");
+}
+
+// Makes this thread's ordinary shared-memory writes visible to TMA and WGMMA, once a barrier orders
+// the threads.
+DG_DEVICE void fence_proxy_async() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+}  // namespace deep_gemm::ptx

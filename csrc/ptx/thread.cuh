@@ -1,0 +1,48 @@
+// Who am I, warp election, named barriers, register budgets. PTX ISA 9.7.13 and 10.
+#pragma once
+
+#include "common/types.cuh"
+
+namespace deep_gemm::ptx {
+
+DG_DEVICE uint32_t lane_idx() {
+    uint32_t lane;
+    asm("mov.u32 %0, %%laneid;" : "=r"(lane));
+    return lane;
+}
+
+// The warp's index in its CTA, in a uniform register: the compiler then knows that a branch on it
+// does not diverge.
+DG_DEVICE int warp_idx() {
+    return __shfl_sync(0xffffffff, static_cast<int>(threadIdx.x) / 32, 0);
+}
+
+// True in exactly one lane of a converged warp.
+DG_DEVICE bool elect_one() {
+    uint32_t elected;
+    asm volatile(
+        "{\n"
+        ".reg .pred p;\n"
+        "elect.sync _|p, 0xffffffff;\n"
+        "selp.b32 %0, 1, 0, p;\n"
+        "}"
+        : "=r"(elected));
+    return elected != 0;
+}
+
+// Barrier `id` among `num_threads` threads of the CTA; orders their shared-memory accesses.
+DG_DEVICE void named_barrier_sync(int id, int num_threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(num_threads) : "memory");
+}
+
+template <int kRegisters>
+DG_DEVICE void setmaxnreg_inc() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+template <int kRegisters>
+DG_DEVICE void setmaxnreg_dec() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+}  // namespace deep_gemm::ptx

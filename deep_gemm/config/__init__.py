@@ -1,0 +1,1 @@
+"""From a problem (what) to a configuration (how), without a tensor, a GPU or a compiler."""

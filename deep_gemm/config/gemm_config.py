@@ -1,0 +1,107 @@
+"""GemmConfig: how a problem is computed. The Python half of csrc/config.cuh.
+
+The derived sizes exist in C++ too. The generated source asserts that both halves agree, so a kernel
+on which they differ does not compile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from math import gcd
+
+BLOCK_K = 128
+MMA_M = 64
+GRAN_N = 128
+WARPGROUP = 128
+
+
+@dataclass(frozen=True, slots=True)
+class GemmConfig:
+    """Everything about an SM90 FP8 kernel that is fixed when it is compiled.
+
+    Attributes:
+        block_m: rows of D per CTA.
+        block_n: columns of D per CTA.
+        num_stages: slots of the shared-memory ring.
+        num_math_warpgroups: 1 or 2, side by side along M.
+        cluster_m: CTAs of a cluster along M; they share B by multicast.
+        cluster_n: CTAs of a cluster along N; they share A by multicast.
+    """
+
+    block_m: int
+    block_n: int
+    num_stages: int
+    num_math_warpgroups: int
+    cluster_m: int = 1
+    cluster_n: int = 1
+
+    @property
+    def mma_rows(self) -> int:
+        """Rows that are multiplied: a WGMMA has 64 even where the block has fewer."""
+        return max(self.block_m, MMA_M)
+
+    @property
+    def num_waves(self) -> int:
+        """M64 slices that one math warpgroup computes one after the other."""
+        return self.mma_rows // (MMA_M * self.num_math_warpgroups)
+
+    @property
+    def cluster_size(self) -> int:
+        """CTAs of a cluster."""
+        return self.cluster_m * self.cluster_n
+
+    @property
+    def num_threads(self) -> int:
+        """Threads of a CTA: the math warpgroups and the load warpgroup."""
+        return WARPGROUP * (self.num_math_warpgroups + 1)
+
+    @property
+    def sf_segment(self) -> int:
+        """Widest run of columns that surely lies under one scale factor of B."""
+        return gcd(self.block_n, GRAN_N)
+
+    @property
+    def num_sfb(self) -> int:
+        """Scale factors of B along N that one block can touch."""
+        return -(-(GRAN_N - self.sf_segment + self.block_n) // GRAN_N)
+
+    @property
+    def d_swizzle_bytes(self) -> int:
+        """Swizzle, and row width, of one slab of D in shared memory."""
+        return next(width for width in (128, 64, 32) if self.block_n * 2 % width == 0)
+
+    @property
+    def stage_bytes(self) -> int:
+        """Shared memory of one stage: tiles, scale factors and its two barriers."""
+        tiles = (self.mma_rows + self.block_n) * BLOCK_K
+        return tiles + 4 * (self.mma_rows + self.num_sfb) + 16
+
+    @property
+    def smem_bytes(self) -> int:
+        """Dynamic shared memory of the kernel: `sizeof(SharedStorage)`."""
+        total = self.num_stages * self.stage_bytes + 2 * self.mma_rows * self.block_n
+        return -(-total // 1024) * 1024
+
+    @property
+    def accumulator_registers(self) -> int:
+        """Registers per math thread for the final and the partial sums."""
+        return (self.num_waves + 1) * self.block_n // 2
+
+    def cluster_grid(self, m: int, n: int) -> tuple[int, int]:
+        """Rows and columns of clusters that cover an [m, n] matrix."""
+        rows = -(-m // (self.block_m * self.cluster_m))
+        columns = -(-n // (self.block_n * self.cluster_n))
+        return rows, columns
+
+    @property
+    def name(self) -> str:
+        """A file name for the kernel."""
+        return (
+            f"sm90_fp8_gemm_1d2d_{self.block_m}x{self.block_n}_s{self.num_stages}"
+            f"_w{self.num_math_warpgroups}_c{self.cluster_m}x{self.cluster_n}"
+        )
+
+    def initialiser(self) -> str:
+        """The configuration as a C++ designated initialiser."""
+        values = ", ".join(f".{field.name} = {getattr(self, field.name)}" for field in fields(self))
+        return f"{{{values}}}"

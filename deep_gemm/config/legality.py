@@ -1,0 +1,91 @@
+"""What a configuration must satisfy, as named rules. A rule returns None or why it is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from deep_gemm.config.gemm_config import MMA_M, GemmConfig
+
+SMEM_CAPACITY = 232_448
+"""Dynamic shared memory that one CTA may have on SM90, in bytes."""
+
+MAX_STAGES = 32
+
+MAX_ACCUMULATOR_REGISTERS = {1: 208, 2: 204}
+"""Accumulator registers that fit beside everything else, by number of math warpgroups: a thread has
+255 registers at most, and 232 after two warpgroups have shared the register file."""
+
+Rule = Callable[[GemmConfig], str | None]
+
+
+def block_m_fits_warpgroups(config: GemmConfig) -> str | None:
+    """block_m is 16 or 32, or whole M64 slices for every math warpgroup."""
+    if config.num_math_warpgroups not in (1, 2):
+        return f"num_math_warpgroups must be 1 or 2, got {config.num_math_warpgroups}"
+    if config.block_m in (16, 32) and config.num_math_warpgroups == 1:
+        return None
+    slices = MMA_M * config.num_math_warpgroups
+    if config.block_m < slices or config.block_m % slices or config.block_m > 256:
+        return f"block_m must be a multiple of {slices} up to 256, got {config.block_m}"
+    return None
+
+
+def block_n_is_an_instruction_shape(config: GemmConfig) -> str | None:
+    """WGMMA takes N up to 256; stmatrix stores pairs of 8 columns."""
+    if not 16 <= config.block_n <= 256 or config.block_n % 16:
+        return f"block_n must be a multiple of 16 in 16..256, got {config.block_n}"
+    return None
+
+
+def cluster_splits_tiles(config: GemmConfig) -> str | None:
+    """Each peer multicasts an equal part of a tile, in whole swizzle patterns of 8 rows."""
+    if config.cluster_size > 2:
+        return f"clusters of more than 2 CTAs are not supported, got {config.cluster_size}"
+    if config.block_m % (8 * config.cluster_n):
+        return f"block_m must be a multiple of {8 * config.cluster_n}, got {config.block_m}"
+    if config.block_n % (8 * config.cluster_m):
+        return f"block_n must be a multiple of {8 * config.cluster_m}, got {config.block_n}"
+    return None
+
+
+def accumulators_fit_registers(config: GemmConfig) -> str | None:
+    """The accumulators stay in registers: a spill would cost more than any tile shape gains."""
+    limit = MAX_ACCUMULATOR_REGISTERS[config.num_math_warpgroups]
+    if config.accumulator_registers > limit:
+        return f"accumulators need {config.accumulator_registers} registers, the limit is {limit}"
+    return None
+
+
+def shared_memory_fits(config: GemmConfig) -> str | None:
+    """The ring and the staging memory of D fit one SM, and the ring overlaps loads with math."""
+    if not 2 <= config.num_stages <= MAX_STAGES:
+        return f"num_stages must be 2..{MAX_STAGES}, got {config.num_stages}"
+    if config.smem_bytes > SMEM_CAPACITY:
+        return f"shared memory needs {config.smem_bytes} bytes, the limit is {SMEM_CAPACITY}"
+    return None
+
+
+RULES: tuple[Rule, ...] = (
+    block_m_fits_warpgroups,
+    block_n_is_an_instruction_shape,
+    cluster_splits_tiles,
+    accumulators_fit_registers,
+    shared_memory_fits,
+)
+
+
+def broken_rules(config: GemmConfig) -> list[str]:
+    """Every rule that the configuration breaks, as 'rule: why'; empty if it is legal."""
+    reasons = ((rule.__name__, rule(config)) for rule in RULES)
+    return [f"{name}: {reason}" for name, reason in reasons if reason is not None]
+
+
+def max_stages(block_m: int, block_n: int, num_math_warpgroups: int) -> int:
+    """Stages that fit into shared memory for these blocks."""
+    stages = MAX_STAGES
+    while stages > 1:
+        config = GemmConfig(block_m, block_n, stages, num_math_warpgroups)
+        if config.smem_bytes <= SMEM_CAPACITY:
+            break
+        stages -= 1
+    return stages

@@ -1,0 +1,63 @@
+"""Chooses the configuration of a problem: candidates, legal ones, the cheapest by the cost model."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from deep_gemm.config.cost_model import Estimate, estimate
+from deep_gemm.config.gemm_config import GemmConfig
+from deep_gemm.config.problem import GemmProblem
+from deep_gemm.config.sm90 import candidates
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What was chosen for a problem.
+
+    Attributes:
+        config: the kernel's configuration.
+        band: rows of clusters that the block order walks together (scheduler/dense.cuh).
+    """
+
+    config: GemmConfig
+    band: int
+
+
+def best_band(problem: GemmProblem, config: GemmConfig) -> int:
+    """The band height for which the blocks in flight together touch the fewest bytes of A and B."""
+    rows, _ = config.cluster_grid(problem.m, problem.n)
+    in_flight = max(1, problem.num_sms // config.cluster_size)
+    height = config.block_m * config.cluster_m
+    width = config.block_n * config.cluster_n
+
+    def touched(band: int) -> float:
+        return band * height + in_flight / band * width
+
+    return min(range(1, min(rows, in_flight) + 1), key=touched)
+
+
+def ranked(problem: GemmProblem) -> list[tuple[GemmConfig, Estimate]]:
+    """All candidates with their estimates, cheapest first; equal ones in the order of the sizes."""
+    estimates = [(config, estimate(problem, config)) for config in candidates(problem)]
+    return sorted(estimates, key=lambda pair: pair[1].us)
+
+
+@functools.lru_cache(maxsize=65536)
+def select(problem: GemmProblem) -> Selection:
+    """The cheapest configuration for a problem of at least one element; a pure function of it."""
+    config = min(candidates(problem), key=lambda config: estimate(problem, config).us)
+    return Selection(config, best_band(problem, config))
+
+
+def explain(problem: GemmProblem, num_alternatives: int = 3) -> str:
+    """What was chosen for a problem and why, with the next best candidates, one per line."""
+    lines = [f"{problem.m} x {problem.n} x {problem.k} on {problem.num_sms} SMs:"]
+    for rank, (config, cost) in enumerate(ranked(problem)[: num_alternatives + 1]):
+        verdict = "chosen" if rank == 0 else "      "
+        lines.append(
+            f"  {verdict} {config.name}: {cost.us:.1f} us, {cost.waves} wave(s) "
+            f"{cost.utilisation:.0%} full, {cost.k_block_clocks:.0f} clocks per k block "
+            f"(bound by {cost.bound})"
+        )
+    return "\n".join(lines)

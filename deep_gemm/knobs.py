@@ -1,0 +1,88 @@
+"""Every environment variable that the library reads, in one typed table.
+
+A knob is read when its value is needed, never at import: serving engines set `DG_JIT_CACHE_DIR`
+just before the first call.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from deep_gemm.errors import ArgumentError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Knob(Generic[T]):
+    """One environment variable: its name, its default and what it does."""
+
+    name: str
+    default: T
+    parse: Callable[[str], T]
+    doc: str
+
+    def get(self) -> T:
+        """The variable's present value, or the default if it is unset or empty.
+
+        Raises:
+            ArgumentError: the text is not of the knob's type.
+        """
+        text = os.environ.get(self.name, "")
+        if not text:
+            return self.default
+        try:
+            return self.parse(text)
+        except ValueError as error:
+            raise ArgumentError(
+                f"environment variable {self.name}: {error}, got {text!r}"
+            ) from None
+
+
+def _flag(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError("must be 0 or 1")
+    return text == "1"
+
+
+jit_cache_dir = Knob(
+    "DG_JIT_CACHE_DIR",
+    Path.home() / ".deep_gemm",
+    Path,
+    "Directory of the kernel cache, read at the first build.",
+)
+jit_use_nvrtc = Knob(
+    "DG_JIT_USE_NVRTC", True, _flag, "1: compile with NVRTC from its wheel; 0: with NVCC."
+)
+jit_nvcc_compiler = Knob(
+    "DG_JIT_NVCC_COMPILER",
+    None,
+    Path,
+    "The nvcc to run when DG_JIT_USE_NVRTC=0; by default the one of CUDA_HOME, then of PATH.",
+)
+cuda_home = Knob(
+    "CUDA_HOME", None, Path, "Root of a CUDA toolkit: where nvcc is, and libnvrtc without a wheel."
+)
+cuda_path = Knob("CUDA_PATH", None, Path, "Read where CUDA_HOME is unset.")
+nvcc_prepend_flags = Knob(
+    "NVCC_PREPEND_FLAGS", "", str, "Options that nvcc reads by itself; part of the cache key."
+)
+nvcc_append_flags = Knob("NVCC_APPEND_FLAGS", "", str, "The same, read after the others.")
+print_configs = Knob(
+    "DG_PRINT_CONFIGS", False, _flag, "1: print each problem's chosen configuration, and why."
+)
+
+ALL: tuple[Knob[object], ...] = (  # type: ignore[assignment]
+    jit_cache_dir,
+    jit_use_nvrtc,
+    jit_nvcc_compiler,
+    cuda_home,
+    cuda_path,
+    nvcc_prepend_flags,
+    nvcc_append_flags,
+    print_configs,
+)

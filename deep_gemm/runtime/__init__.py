@@ -1,0 +1,1 @@
+"""From a compiled kernel to a running one: the only rooms that touch the CUDA driver."""

@@ -1,0 +1,36 @@
+"""What the library asks of a CUDA device, once per device."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+from deep_gemm.errors import UnsupportedArchitectureError
+
+SUPPORTED = {(9, 0): "90a"}
+"""Architectures with kernels, by compute capability."""
+
+
+@functools.cache
+def arch_of(device: torch.device) -> str:
+    """The architecture that kernels for the device are compiled for, such as "90a".
+
+    Raises:
+        UnsupportedArchitectureError: there are no kernels for it.
+    """
+    capability = torch.cuda.get_device_capability(device)
+    if capability not in SUPPORTED:
+        have = ", ".join(f"SM{major}{minor}" for major, minor in SUPPORTED)
+        name = torch.cuda.get_device_name(device)
+        raise UnsupportedArchitectureError(
+            f"argument a[0]: must be on a device of {have}, "
+            f"got {name} (SM{capability[0]}{capability[1]})"
+        )
+    return SUPPORTED[capability]
+
+
+@functools.cache
+def num_sms_of(device: torch.device) -> int:
+    """Multiprocessors of the device."""
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)

@@ -1,0 +1,89 @@
+"""Scale factors: how many elements share one, and which shapes follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from deep_gemm.checks import check_matrix, check_shape, refuse
+from deep_gemm.utils.math import ceil_div
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingRecipe:
+    """Granularity of the scale factors, in elements.
+
+    Attributes:
+        gran_m: rows of A that share one scale factor.
+        gran_n: rows of B that share one.
+        gran_k: elements along K that share one, in both operands.
+    """
+
+    gran_m: int
+    gran_n: int
+    gran_k: int
+
+
+RECIPE_1D2D = ScalingRecipe(1, 128, 128)
+"""SFA per 1 x 128, SFB per 128 x 128: activations against weights."""
+
+
+def resolve_recipe(
+    recipe: tuple[int, int, int] | None,
+    recipe_a: tuple[int, int] | None,
+    recipe_b: tuple[int, int] | None,
+) -> ScalingRecipe:
+    """The recipe that a call asked for: `recipe`, or `recipe_a` with `recipe_b`, or the default.
+
+    Args:
+        recipe: (gran_m, gran_n, gran_k).
+        recipe_a: (gran_m, gran_k) of A.
+        recipe_b: (gran_n, gran_k) of B.
+
+    Raises:
+        ArgumentError: both forms are given, one half is missing, or the forms disagree on gran_k.
+    """
+    if recipe is not None:
+        if recipe_a is not None or recipe_b is not None:
+            refuse("recipe", "excludes recipe_a and recipe_b", (recipe, recipe_a, recipe_b))
+        if len(recipe) != 3:
+            refuse("recipe", "must be (gran_m, gran_n, gran_k)", recipe)
+        return ScalingRecipe(*recipe)
+    if recipe_a is None and recipe_b is None:
+        return RECIPE_1D2D
+    if recipe_a is None or recipe_b is None:
+        refuse("recipe_a, recipe_b", "must be given together", (recipe_a, recipe_b))
+    if len(recipe_a) != 2 or len(recipe_b) != 2 or recipe_a[1] != recipe_b[1]:
+        rule = "must be (gran_m, gran_k) and (gran_n, gran_k) with the same gran_k"
+        refuse("recipe_a, recipe_b", rule, (recipe_a, recipe_b))
+    return ScalingRecipe(recipe_a[0], recipe_b[0], recipe_a[1])
+
+
+def check_scale_factors(
+    argument: str,
+    sf: torch.Tensor,
+    rows: int,
+    k: int,
+    gran: tuple[int, int],
+    device: torch.device,
+) -> None:
+    """Checks FP32 scale factors of a [rows, k] operand; any strides are taken.
+
+    Args:
+        argument: its name, for the message.
+        sf: [ceil(rows / gran[0]), ceil(k / gran[1])], FP32.
+        rows: rows of the operand.
+        k: columns of the operand.
+        gran: elements per scale factor, along rows and along K.
+        device: the device of the call.
+
+    Raises:
+        ArgumentError: wrong dtype, device or shape.
+    """
+    if sf.dtype in (torch.int32, torch.uint8):
+        rule = "must be FP32 on SM90 (packed UE8M0 scale factors are for SM100)"
+        refuse(argument, rule, sf.dtype)
+    check_matrix(argument, sf, torch.float32, device)
+    shape = (ceil_div(rows, gran[0]), ceil_div(k, gran[1]))
+    check_shape(argument, sf, shape, f"[ceil({rows} / {gran[0]}), ceil({k} / {gran[1]})]")
