@@ -18,18 +18,27 @@ struct GemmConfig {
     int cluster_m;            // CTAs of a cluster along M: they share each tile of B by multicast
     int cluster_n;            // CTAs of a cluster along N: they share each tile of A by multicast
 
-    static constexpr int kBlockK = 128;   // bytes of K per stage: one 128-byte swizzle row, one SF
-    static constexpr int kMmaM = 64;      // rows of one WGMMA
-    static constexpr int kMmaK = 32;      // K of one FP8 WGMMA
-    static constexpr int kGranN = 128;    // columns of B per scale factor
+    static constexpr int kBlockK = 128;  // bytes of K per stage: one 128-byte swizzle row, one SF
+    static constexpr int kMmaM = 64;     // rows of one WGMMA
+    static constexpr int kMmaK = 32;     // K of one FP8 WGMMA
+    static constexpr int kGranN = 128;   // columns of B per scale factor
     static constexpr int kWarpgroup = 128;
 
     // Rows that the math warpgroups multiply: a WGMMA has 64 of them even if the block has fewer.
     DG_HOST_DEVICE constexpr int mma_rows() const { return max(block_m, kMmaM); }
     // M64 slices that one math warpgroup computes one after the other.
-    DG_HOST_DEVICE constexpr int num_waves() const { return mma_rows() / (kMmaM * num_math_warpgroups); }
+    DG_HOST_DEVICE constexpr int num_waves() const {
+        return mma_rows() / (kMmaM * num_math_warpgroups);
+    }
+    // Partial sums per math warpgroup: two, where the registers allow it, let the tensor cores work
+    // on one k block while the previous one is promoted.
+    DG_HOST_DEVICE constexpr int num_accumulators() const {
+        return num_waves() == 1 && block_n <= 144 ? 2 : 1;
+    }
     DG_HOST_DEVICE constexpr int cluster_size() const { return cluster_m * cluster_n; }
-    DG_HOST_DEVICE constexpr int num_threads() const { return kWarpgroup * (num_math_warpgroups + 1); }
+    DG_HOST_DEVICE constexpr int num_threads() const {
+        return kWarpgroup * (num_math_warpgroups + 1);
+    }
 
     DG_HOST_DEVICE constexpr int a_tile_bytes() const { return mma_rows() * kBlockK; }
     DG_HOST_DEVICE constexpr int b_tile_bytes() const { return block_n * kBlockK; }

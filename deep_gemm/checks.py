@@ -68,7 +68,7 @@ def check_dimensions(m: int, n: int, k: int) -> None:
 
 
 def check_tma_rows(argument: str, tensor: torch.Tensor) -> None:
-    """Rows are contiguous and their stride is one that TMA takes; the address is checked per call."""
+    """Rows are contiguous, their stride is one that TMA takes; addresses are checked per call."""
     rows, columns = tensor.shape
     stride = tuple(tensor.stride())
     if columns > 1 and stride[1] != 1:
@@ -77,11 +77,8 @@ def check_tma_rows(argument: str, tensor: torch.Tensor) -> None:
         return
     row_bytes = stride[0] * tensor.element_size()
     if row_bytes % TMA_ALIGNMENT:
-        refuse(
-            argument,
-            f"row stride must be a multiple of {TMA_ALIGNMENT} bytes",
-            f"{row_bytes} bytes",
-        )
+        rule = f"row stride must be a multiple of {TMA_ALIGNMENT} bytes"
+        refuse(argument, rule, f"{row_bytes} bytes")
     if stride[0] < columns:
         refuse(argument, f"rows must not overlap (row stride >= {columns})", f"strides {stride}")
 

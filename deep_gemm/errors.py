@@ -1,4 +1,4 @@
-"""Exceptions. Every one is a `RuntimeError`, because callers of the reference library catch that."""
+"""Exceptions. All are `RuntimeError`s, because callers of the reference library catch that."""
 
 from __future__ import annotations
 

@@ -51,8 +51,8 @@ def fp8_gemm_nt(
     Each 128 of K are multiplied by the tensor cores, scaled, and added up in FP32.
 
     Args:
-        a: (data, sfa): [m, k] float8_e4m3fn with contiguous rows, and FP32 [m, ceil(k / 128)] in any
-            layout: row-major, MN-major, padded or sliced, it is read as it is.
+        a: (data, sfa): [m, k] float8_e4m3fn with contiguous rows, and FP32 [m, ceil(k / 128)] in
+            any layout: row-major, MN-major, padded or sliced, it is read as it is.
         b: (data, sfb): [n, k] float8_e4m3fn with contiguous rows, and FP32
             [ceil(n / 128), ceil(k / 128)] in any layout.
         d: [m, n] bfloat16 with contiguous rows, overwritten.
@@ -63,8 +63,8 @@ def fp8_gemm_nt(
         compiled_dims: accepted for compatibility; sizes are run-time values here.
         disable_ue8m0_cast: accepted for compatibility; SM90 never rounds scale factors.
 
-    The addresses of a, b and d must be multiples of 16 bytes, and so must their row strides. If m or
-    n is 0 nothing happens; if k is 0, D becomes C, or zero without one.
+    The addresses of a, b and d must be multiples of 16 bytes, and so must their row strides. If m
+    or n is 0 nothing happens; if k is 0, D becomes C, or zero without one.
 
     Raises:
         ArgumentError: an argument breaks one of these rules. Nothing was written.

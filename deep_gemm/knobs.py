@@ -51,7 +51,7 @@ def _flag(text: str) -> bool:
 
 jit_cache_dir = Knob(
     "DG_JIT_CACHE_DIR",
-    Path.home() / ".deep_gemm",
+    Path("~/.deep_gemm"),
     Path,
     "Directory of the kernel cache, read at the first build.",
 )

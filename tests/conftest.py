@@ -18,7 +18,7 @@ from hypothesis import settings
 TESTS = Path(__file__).parent
 TIERS = ("host", "compile", "emulator", "gpu")
 
-# Helpers share few cores with these tests: a deadline would fail them at random.
+# A deadline would fail tests at random on a machine that does other things too.
 settings.register_profile("deep_gemm", deadline=None, derandomize=True)
 settings.load_profile("deep_gemm")
 

@@ -26,8 +26,6 @@ DG_HOST_DEVICE constexpr T max(T a, T b) {
 }
 
 // Greatest common divisor of two positive numbers (Euclid).
-DG_HOST_DEVICE constexpr int gcd(int a, int b) {
-    return b == 0 ? a : gcd(b, a % b);
-}
+DG_HOST_DEVICE constexpr int gcd(int a, int b) { return b == 0 ? a : gcd(b, a % b); }
 
 }  // namespace deep_gemm

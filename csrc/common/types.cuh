@@ -1,4 +1,5 @@
-// Integer names and function qualifiers, for NVRTC (which has no C library), NVCC and a host compiler.
+// Integer names and function qualifiers, for NVRTC (which has no C library), NVCC and a host
+// compiler.
 #pragma once
 
 #ifdef __CUDACC_RTC__

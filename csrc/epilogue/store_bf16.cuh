@@ -1,11 +1,11 @@
 // Epilogue: accumulators -> BF16 -> swizzled shared memory -> TMA store.
 //
-// Each warpgroup stores its own M64 slices, so the two never wait for each other, and the store runs
-// under the next block's main loop: shared memory is only waited for when it is written again.
+// Each warpgroup stores its own M64 slices, so the two never wait for each other, and the store
+// runs under the next block's main loop: shared memory is only waited for when it is written again.
 //
-// A slice is cut into slabs of d_swizzle_bytes columns, [64 rows, d_swizzle_bytes] each, one TMA box.
-// Eight rows of a 16-byte column chunk, which one stmatrix phase writes, fall into eight different
-// bank groups thanks to the swizzle.
+// A slice is cut into slabs of d_swizzle_bytes columns, [64 rows, d_swizzle_bytes] each, one TMA
+// box. Eight rows of a 16-byte column chunk, which one stmatrix phase writes, fall into eight
+// different bank groups thanks to the swizzle.
 #pragma once
 
 #include "common/math.cuh"

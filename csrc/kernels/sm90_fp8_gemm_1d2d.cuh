@@ -65,12 +65,11 @@ DG_DEVICE void math_role(SharedStorage<kConfig>& smem, const DenseArguments& arg
     if constexpr (kConfig.num_math_warpgroups > 1) ptx::setmaxnreg_inc<kMathRegisters>();
     const GemmPipeline<kConfig> pipeline{smem.barriers};
     const uint32_t num_k_blocks = ceil_div<uint32_t>(args.k, kConfig.kBlockK);
-    typename GemmPipeline<kConfig>::State state;
+    Multiplier<kConfig, GemmPipeline<kConfig>> multiplier(smem, pipeline, warpgroup_idx);
     BlockCoordinates block;
     while (scheduler.next_block(block)) {
         float accum[kConfig.num_waves()][kConfig.block_n / 2] = {};
-        multiply_block<kConfig>(accum, smem, pipeline, state, num_k_blocks,
-                                block.n % kConfig.kGranN, warpgroup_idx);
+        multiplier.multiply(accum, num_k_blocks, block.n % kConfig.kGranN);
         store_block<kConfig>(smem.d, &args.tensor_map_d, block.m, block.n, args.m, args.n, accum,
                              warpgroup_idx);
     }

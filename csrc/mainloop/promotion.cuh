@@ -9,33 +9,44 @@
 
 #include "common/types.cuh"
 #include "config.cuh"
+#include "pipeline/shared_storage.cuh"
 
 namespace deep_gemm {
 
-// Picks the scale factor of B for a run of columns that starts `column` past the first one's origin.
-template <int kNumSfb>
-DG_DEVICE float select_sfb(const float (&sfb)[kNumSfb], uint32_t column) {
-    float selected = sfb[0];
+// The scale factors that one thread needs for one k block of one M64 slice.
+template <GemmConfig kConfig>
+struct ScaleFactors {
+    float a[2];                  // of the thread's two rows, 8 apart
+    float b[kConfig.num_sfb()];  // of the columns that the block touches, 128 columns each
+
+    DG_DEVICE ScaleFactors(const SharedStorage<kConfig>& smem, int stage, int row)
+        : a{smem.sfa[stage][row], smem.sfa[stage][row + 8]} {
 #pragma unroll
-    for (int i = 1; i < kNumSfb; ++i) {
-        if (column >= static_cast<uint32_t>(i * GemmConfig::kGranN)) selected = sfb[i];
+        for (int i = 0; i < kConfig.num_sfb(); ++i) b[i] = smem.sfb[stage][i];
     }
-    return selected;
-}
+
+    // The scale factor of B at `column`, counted from the origin of b[0].
+    DG_DEVICE float b_at(uint32_t column) const {
+        float selected = b[0];
+#pragma unroll
+        for (int i = 1; i < kConfig.num_sfb(); ++i) {
+            if (column >= static_cast<uint32_t>(i * kConfig.kGranN)) selected = b[i];
+        }
+        return selected;
+    }
+};
 
 // final += sfa * sfb * partial, for one M64 slice.
-//   sfa       of the thread's two rows, r and r + 8
-//   sfb       of the columns that the block touches, 128 columns each
-//   n_offset  columns between the first SFB's origin and the block's first column
+//   n_offset   columns between the origin of the first SFB and the block's first column
 template <GemmConfig kConfig>
 DG_DEVICE void promote(float (&final_accum)[kConfig.block_n / 2],
-                       const float (&accum)[kConfig.block_n / 2], const float (&sfa)[2],
-                       const float (&sfb)[kConfig.num_sfb()], uint32_t n_offset) {
+                       const float (&accum)[kConfig.block_n / 2], const ScaleFactors<kConfig>& sf,
+                       uint32_t n_offset) {
     constexpr int kSegment = kConfig.sf_segment();
 #pragma unroll
     for (int column = 0; column < kConfig.block_n; column += kSegment) {
-        const float segment_sfb = select_sfb(sfb, n_offset + column);
-        const float scale[2] = {sfa[0] * segment_sfb, sfa[1] * segment_sfb};
+        const float sfb = sf.b_at(n_offset + column);
+        const float scale[2] = {sf.a[0] * sfb, sf.a[1] * sfb};
 #pragma unroll
         for (int i = column / 2; i < (column + kSegment) / 2; ++i) {
             final_accum[i] += scale[i / 2 % 2] * accum[i];

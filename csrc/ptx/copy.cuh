@@ -30,8 +30,8 @@ DG_DEVICE void tma_load_2d(void* destination, const TensorMap* map, uint64_t* ba
         : "memory");
 }
 
-// The same for every CTA of the cluster whose bit is set in `mask`: the box lands at the same offset
-// of each, and its bytes complete on the barrier at the same offset of each.
+// The same for every CTA of the cluster whose bit is set in `mask`: the box lands at the same
+// offset of each, and its bytes complete on the barrier at the same offset of each.
 DG_DEVICE void tma_load_2d_multicast(void* destination, const TensorMap* map, uint64_t* barrier,
                                      int inner, int outer, uint16_t mask) {
     asm volatile(
@@ -43,10 +43,10 @@ DG_DEVICE void tma_load_2d_multicast(void* destination, const TensorMap* map, ui
 
 // Stores the map's box from shared memory to (inner, outer); elements out of range are not written.
 DG_DEVICE void tma_store_2d(const TensorMap* map, const void* source, int inner, int outer) {
-    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(
-                     map),
-                 "r"(shared_address(source)), "r"(inner), "r"(outer)
-                 : "memory");
+    asm volatile(
+        "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(map),
+        "r"(shared_address(source)), "r"(inner), "r"(outer)
+        : "memory");
 }
 
 // Closes a group of this thread's stores.
@@ -69,9 +69,9 @@ DG_DEVICE void cp_async_word(void* destination, const void* source, bool valid) 
 // Arrives on `barrier` once all earlier cp.async of this thread are complete. The arrival is one of
 // those that the barrier was initialised for (.noinc).
 DG_DEVICE void cp_async_mbarrier_arrive(uint64_t* barrier) {
-    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(
-                     shared_address(barrier))
-                 : "memory");
+    asm volatile(
+        "cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(barrier))
+        : "memory");
 }
 
 }  // namespace deep_gemm::ptx

@@ -19,9 +19,9 @@ DG_DEVICE void fence_mbarrier_init() {
 }
 
 DG_DEVICE void mbarrier_arrive(uint64_t* barrier) {
-    asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(
-                     shared_address(barrier))
-                 : "memory");
+    asm volatile(
+        "mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
+        : "memory");
 }
 
 // Arrives on the barrier at the same offset in CTA `rank` of the cluster. It releases at CTA scope:

@@ -25,8 +25,6 @@ DG_DEVICE void stmatrix_x4(void* row, uint32_t m0, uint32_t m1, uint32_t m2, uin
 
 // Makes this thread's ordinary shared-memory writes visible to TMA and WGMMA, once a barrier orders
 // the threads.
-DG_DEVICE void fence_proxy_async() {
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
+DG_DEVICE void fence_proxy_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 }  // namespace deep_gemm::ptx

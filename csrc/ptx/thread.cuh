@@ -13,9 +13,7 @@ DG_DEVICE uint32_t lane_idx() {
 
 // The warp's index in its CTA, in a uniform register: the compiler then knows that a branch on it
 // does not diverge.
-DG_DEVICE int warp_idx() {
-    return __shfl_sync(0xffffffff, static_cast<int>(threadIdx.x) / 32, 0);
-}
+DG_DEVICE int warp_idx() { return __shfl_sync(0xffffffff, static_cast<int>(threadIdx.x) / 32, 0); }
 
 // True in exactly one lane of a converged warp.
 DG_DEVICE bool elect_one() {

@@ -13,19 +13,17 @@ template <int kN>
 struct WgmmaFp8;
 
 // Orders earlier accesses to the accumulator registers before the next wgmma.
-DG_DEVICE void wgmma_fence() {
-    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-}
+DG_DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 
 DG_DEVICE void wgmma_commit_group() {
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
 
-// Waits for all committed wgmma of this warp. Passing the accumulators tells the compiler that they
-// change here, so it cannot move a read of them above the wait.
-template <int kSize>
-DG_DEVICE void wgmma_wait_all(float (&accumulators)[kSize]) {
-    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+// Waits until at most kPending committed groups of this warp are left. Passing the accumulators of
+// the finished group tells the compiler that they change here, so it cannot read them earlier.
+template <int kPending, int kSize>
+DG_DEVICE void wgmma_wait_group(float (&accumulators)[kSize]) {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 #pragma unroll
     for (int i = 0; i < kSize; ++i) asm volatile("" : "+f"(accumulators[i])::"memory");
 }

@@ -1,7 +1,7 @@
 """How long a configuration takes for a problem, in microseconds: a model of one H100.
 
-A CTA works through its blocks one after the other; a block is its k blocks and an epilogue. A k block
-takes as long as the slowest of three things that run side by side: the tensor cores, the promotion
+A CTA works through its blocks one after the other; a block is its k blocks and an epilogue. A k
+block takes as long as the slowest of three things that run side by side: the tensor cores, the promotion
 with the latencies around it, and the L2 that feeds the stage. HBM bounds the whole from below.
 """
 
@@ -23,7 +23,7 @@ LAUNCH_US = 3.5
 """Launch, tensor maps, barriers, the first loads and the last store."""
 
 K_BLOCK_LATENCY = 110.0
-"""Clocks of a k block in which a math warpgroup neither multiplies nor adds: barrier, drain, loop."""
+"""Clocks of a k block in which a math warpgroup neither multiplies nor adds."""
 
 EPILOGUE_CLOCKS = 700.0
 """Clocks between the last WGMMA of a block and the first of the next."""

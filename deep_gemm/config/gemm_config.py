@@ -46,6 +46,11 @@ class GemmConfig:
         return self.mma_rows // (MMA_M * self.num_math_warpgroups)
 
     @property
+    def num_accumulators(self) -> int:
+        """Partial sums per math warpgroup; two overlap promotion with the tensor cores."""
+        return 2 if self.num_waves == 1 and self.block_n <= 144 else 1
+
+    @property
     def cluster_size(self) -> int:
         """CTAs of a cluster."""
         return self.cluster_m * self.cluster_n
@@ -85,7 +90,7 @@ class GemmConfig:
     @property
     def accumulator_registers(self) -> int:
         """Registers per math thread for the final and the partial sums."""
-        return (self.num_waves + 1) * self.block_n // 2
+        return (self.num_waves + self.num_accumulators) * self.block_n // 2
 
     def cluster_grid(self, m: int, n: int) -> tuple[int, int]:
         """Rows and columns of clusters that cover an [m, n] matrix."""

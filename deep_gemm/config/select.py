@@ -1,4 +1,4 @@
-"""Chooses the configuration of a problem: candidates, legal ones, the cheapest by the cost model."""
+"""Chooses a problem's configuration: candidates, legal ones, the cheapest by the cost model."""
 
 from __future__ import annotations
 

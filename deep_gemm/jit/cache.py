@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -35,11 +36,19 @@ class _BrokenEntry(Exception):
     """The entry is there, but is not what was written."""
 
 
+def _absolute(directory: Path) -> Path:
+    """The directory without `~`; a user without a home, as containers have, gets a temporary one."""
+    try:
+        return directory.expanduser().absolute()
+    except RuntimeError:
+        return Path(tempfile.gettempdir(), directory.name)
+
+
 class KernelCache:
     """The kernel cache in one directory, which need not exist yet."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory.absolute()
+        self.directory = _absolute(directory)
         self._has_warned = False
 
     def get(self, name: str, digest: str) -> CompiledKernel | None:

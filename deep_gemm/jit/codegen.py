@@ -10,7 +10,7 @@ ENTRY = "sm90_fp8_gemm_1d2d"
 
 
 def wgmma_specialisation(n: int) -> str:
-    """The C++ wrapper of `wgmma.mma_async` m64n{n}k32 for e4m3: its operand list has n/2 registers."""
+    """The C++ wrapper of `wgmma.mma_async` m64n{n}k32 for e4m3, with n/2 accumulator registers."""
     registers = n // 2
     operands = ", ".join(f"%{i}" for i in range(registers))
     outputs = ", ".join(f'"+f"(d[{i}])' for i in range(registers))
@@ -47,6 +47,7 @@ constexpr deep_gemm::GemmConfig kConfig{config.initialiser()};
 
 static_assert(sizeof(deep_gemm::SharedStorage<kConfig>) == {config.smem_bytes});
 static_assert(sizeof(deep_gemm::DenseArguments) == {DenseArguments.cxx_size()});
+static_assert(kConfig.num_accumulators() == {config.num_accumulators});
 static_assert(kConfig.num_threads() == {config.num_threads});
 static_assert(kConfig.d_swizzle_bytes() == {config.d_swizzle_bytes});
 

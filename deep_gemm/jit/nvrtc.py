@@ -29,7 +29,7 @@ class Nvrtc(Compiler):
 
     def options(self, arch: str) -> tuple[str, ...]:
         """Optimisation is full by default; ptxas is verbose so that it reports registers."""
-        return (f"--gpu-architecture=sm_{arch}", "-std=c++20", "--ptxas-options=-v")
+        return (f"--gpu-architecture=sm_{arch}", "-std=c++20", "--ptxas-options=-v", "--no-cache")
 
     def translate(self, source: KernelSource, headers: Mapping[str, bytes]) -> Translation:
         """Compile once for the real architecture: NVRTC then has the PTX as well."""

@@ -122,7 +122,7 @@ def by_loader() -> list[Library]:
             library = ctypes.CDLL(f"libnvrtc.so.{major}")
         except OSError:
             continue
-        paths.append(_file_of(library.nvrtcVersion))
+        paths.append(_file_of(library))
     return _libraries(paths)
 
 
@@ -147,9 +147,10 @@ class _DlInfo(ctypes.Structure):
     )
 
 
-def _file_of(function: ctypes._CFuncPtr) -> Path:
+def _file_of(library: ctypes.CDLL) -> Path:
     info = _DlInfo()
-    ctypes.CDLL(None).dladdr(ctypes.cast(function, ctypes.c_void_p), ctypes.byref(info))
+    address = ctypes.cast(library.nvrtcVersion, ctypes.c_void_p)
+    ctypes.CDLL(None).dladdr(address, ctypes.byref(info))
     return Path(info.file_name.decode())
 
 

@@ -1,7 +1,7 @@
 """The dozen CUDA driver calls that the library makes, through ctypes.
 
-ctypes rather than a bindings package: importing one takes 0.1 s, longer than everything else that a
-warm process does before its first launch, and its launch call takes three times as long as this one.
+ctypes rather than a bindings package: importing one takes 0.1 s, longer than everything else that
+a warm process does before its first launch, and its launch call takes three times as long.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import errno
 import json
 import multiprocessing
 import threading
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -276,38 +275,3 @@ def test_a_relative_directory_stays_where_it_was(
     monkeypatch.chdir(tmp_path / "elsewhere")
     put(cache)
     assert (tmp_path / "kernels/cache" / KERNEL.name).is_dir()
-
-
-def test_one_holder_at_a_time(cache: KernelCache) -> None:
-    inside, most = [0], [0]
-
-    def work() -> None:
-        with cache.exclusive(DIGEST):
-            inside[0] += 1
-            most[0] = max(most[0], inside[0])
-            time.sleep(0.01)
-            inside[0] -= 1
-
-    threads = [threading.Thread(target=work) for _ in range(5)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == [1]
-
-
-def test_a_holder_that_never_lets_go_is_not_waited_for(
-    cache: KernelCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cache_module, "LOCK_SECONDS", 0.05)
-    with cache.exclusive(DIGEST):
-        start = time.monotonic()
-        with cache.exclusive(DIGEST):
-            assert 0.05 <= time.monotonic() - start < 10
-
-
-def test_the_lock_does_not_hide_the_bodys_error(cache: KernelCache) -> None:
-    with pytest.raises(KeyError), cache.exclusive(DIGEST):
-        raise KeyError
-    with cache.exclusive(DIGEST):
-        pass

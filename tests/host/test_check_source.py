@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from tools.check_source import check
+from check_source import check
 
 ROOT = Path(__file__).parents[2]
 ASM = 'asm volatile("fence;");'

@@ -101,11 +101,18 @@ def test_a_header_that_is_not_read_leaves_the_key(root: Path) -> None:
     assert cache_key(SOURCE, FakeCompiler()) == before
 
 
-def test_a_renamed_header_changes_the_key(root: Path) -> None:
-    before = cache_key(replace(SOURCE, text='#include "leaf.cuh"'), FakeCompiler())
-    (root / "leaf.cuh").rename(root / "fael.cuh")
-    forget_headers()
-    assert cache_key(replace(SOURCE, text='#include "fael.cuh"'), FakeCompiler()) != before
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"b.cuh": b"x"}, {"a.cuh": b"y"}, {"a.cuh": b"x", "b.cuh": b""}, {"a.cuhx": b""}],
+    ids=["none", "renamed", "changed", "one-more", "run-together"],
+)
+def test_headers_change_the_key_by_name_and_content(
+    monkeypatch: pytest.MonkeyPatch, headers: dict[str, bytes]
+) -> None:
+    monkeypatch.setattr(build, "included_headers", lambda text: {"a.cuh": b"x"})
+    before = cache_key(SOURCE, FakeCompiler())
+    monkeypatch.setattr(build, "included_headers", lambda text: headers)
+    assert cache_key(SOURCE, FakeCompiler()) != before
 
 
 def test_fields_cannot_run_into_each_other(root: Path) -> None:
@@ -116,6 +123,7 @@ def test_fields_cannot_run_into_each_other(root: Path) -> None:
         key("ab", "c", ("-x",)),
         key("a", "bc", ("-x",)),
         key("ab", "c", ("-", "x")),
+        key("ab", "c", ("-option\nx",)),
         key("ab", "c", ("-xname 2\nab",)),
         key("ab", "c\ntext 0\n", ("-x",)),
     ]

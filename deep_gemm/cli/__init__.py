@@ -1,0 +1,1 @@
+"""The command line: a module per verb, over small parts that know nothing of arguments."""

@@ -1,0 +1,173 @@
+"""`python -m deep_gemm demo`: the main job on real input, or as much of it as works here."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import torch
+
+from deep_gemm._version import __version__
+from deep_gemm.checks import check_dimensions, check_tma_rows
+from deep_gemm.cli.floor import floor_of, num_flop
+from deep_gemm.cli.gpu import Gpu, choose_gpu
+from deep_gemm.cli.measure import MAX_DIFF, Accuracy, measure
+from deep_gemm.cli.output import print_line, print_table, progress
+from deep_gemm.cli.verb import Verb
+from deep_gemm.config.cost_model import unique_bytes
+from deep_gemm.config.legality import SMEM_CAPACITY
+from deep_gemm.config.problem import GemmProblem
+from deep_gemm.config.select import ranked, select
+from deep_gemm.errors import DeepGemmError
+from deep_gemm.jit.build import build
+from deep_gemm.jit.codegen import generate
+from deep_gemm.runtime.cuda import driver
+
+Rows = list[tuple[str, str]]
+
+NUM_ALTERNATIVES = 3
+
+LABEL_WIDTH = len("shared memory ")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The problem, by default a projection of DeepSeek-V3, and the seed of its operands."""
+    sizes = (("m", 4096, "tokens"), ("n", 7168, "output features"), ("k", 2048, "input features"))
+    for name, default, meaning in sizes:
+        parser.add_argument(
+            f"--{name}", type=positive_integer, default=default, help=f"{meaning} ({default})"
+        )
+    parser.add_argument("--seed", type=int, default=0, help="of the random operands (0)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compiles the kernel of a problem, and runs it if there is a GPU.
+
+    Returns:
+        0, or 1 if the kernel ran and its error is beyond the bound.
+    """
+    _check_sizes(options.m, options.n, options.k)
+    gpu, reason = _find_gpu()
+    if gpu is None:
+        problem = GemmProblem(options.m, options.n, options.k)
+    else:
+        problem = GemmProblem(options.m, options.n, options.k, gpu.arch, gpu.num_sms)
+    print_line(f"deep_gemm {__version__} demo", "bold")
+    print_table(_problem_rows(problem, gpu) + _kernel_rows(problem), LABEL_WIDTH)
+    if gpu is None:
+        print_line(f"No GPU was found that can run it ({reason}), so nothing was run.")
+        return 0
+    with progress("starting") as status, torch.cuda.device(gpu.index):
+        device = torch.device("cuda", gpu.index)
+        accuracy, times = measure(problem, device, options.seed, status.update)
+    rows = _accuracy_rows(accuracy) + _speed_rows(problem, gpu, times)
+    print_table(rows, LABEL_WIDTH)
+    failures = accuracy.failures()
+    for failure in failures:
+        print_line(f"WRONG RESULT: {failure}", "bold red")
+    if not failures:
+        print_line("The result is right.", "green")
+    return 1 if failures else 0
+
+
+VERB = Verb("demo", "run the main job: a projection of DeepSeek-V3 in FP8", add_arguments, run)
+
+
+def positive_integer(text: str) -> int:
+    """An argument of at least 1; argparse uses the function's name in its messages."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def _check_sizes(m: int, n: int, k: int) -> None:
+    """What fp8_gemm_nt will ask of the tensors, before anything is compiled or allocated."""
+    check_dimensions(m, n, k)
+    operands = (
+        ("a[0]", m, k, torch.float8_e4m3fn),
+        ("b[0]", n, k, torch.float8_e4m3fn),
+        ("d", m, n, torch.bfloat16),
+    )
+    for name, rows, columns, dtype in operands:
+        check_tma_rows(name, torch.empty(rows, columns, dtype=dtype, device="meta"))
+
+
+def _find_gpu() -> tuple[Gpu | None, str]:
+    """The GPU to run on; if there is none, why."""
+    try:
+        return choose_gpu(), ""
+    except DeepGemmError as error:
+        return None, str(error)
+
+
+def _problem_rows(problem: GemmProblem, gpu: Gpu | None) -> Rows:
+    m, n, k = problem.m, problem.n, problem.k
+    if gpu is None:
+        where = f"none; the kernel is for sm_{problem.arch}, chosen for {problem.num_sms} SMs"
+    else:
+        where = f"{gpu}, driver for CUDA {'.'.join(map(str, driver().version()))}"
+    return [
+        ("GPU", where),
+        ("problem", f"D[{m}, {n}] = A[{m}, {k}] @ B[{n}, {k}].T"),
+        ("", "FP8 E4M3 in (SFA per 1 x 128, SFB per 128 x 128), BF16 out"),
+    ]
+
+
+def _kernel_rows(problem: GemmProblem) -> Rows:
+    """Chooses and builds the kernel, and says what came of it."""
+    config = select(problem).config
+    with progress(f"compiling {config.name}"):
+        start = time.perf_counter()
+        kernel = build(generate(config, problem.arch))
+        seconds = time.perf_counter() - start
+    origin = f"cached: read in {seconds:.3f} s" if kernel.from_cache else "not cached before"
+    smem_bytes = config.smem_bytes + kernel.static_smem_bytes
+    return [
+        ("config", config.name),
+        (
+            "",
+            f"block {config.block_m} x {config.block_n}, {config.num_stages} stages, "
+            f"{config.num_math_warpgroups} math warpgroup(s), "
+            f"cluster {config.cluster_m} x {config.cluster_n}",
+        ),
+        *_cost_rows(problem),
+        ("compile time", f"{kernel.seconds:.2f} s by {kernel.compiler} ({origin})"),
+        ("registers", f"{kernel.registers} per thread at entry"),
+        ("spills", f"{kernel.spill_bytes} bytes"),
+        ("shared memory", f"{smem_bytes:,} of {SMEM_CAPACITY:,} bytes per CTA"),
+    ]
+
+
+def _cost_rows(problem: GemmProblem) -> Rows:
+    """Why the cost model chose this configuration, and what it liked next."""
+    (_, chosen), *others = ranked(problem)[: 1 + NUM_ALTERNATIVES]
+    why = (
+        f"{chosen.us:.1f} us expected: {chosen.waves} wave(s) {chosen.utilisation:.0%} full, "
+        f"{chosen.k_block_clocks:.0f} clocks per k block, bound by {chosen.bound}"
+    )
+    alternatives = [f"{config.name}: {cost.us:.1f} us" for config, cost in others]
+    return [("cost model", why), ("next best", "\n".join(alternatives))]
+
+
+def _accuracy_rows(accuracy: Accuracy) -> Rows:
+    bound = f"bound {accuracy.max_error_bound:.2e}"
+    return [
+        ("max error", f"{accuracy.max_error:.2e} of the RMS of D ({bound}), against FP64"),
+        ("calc_diff", f"{accuracy.diff:.2e} (bound {MAX_DIFF:.0e})"),
+    ]
+
+
+def _speed_rows(problem: GemmProblem, gpu: Gpu, times: list[float]) -> Rows:
+    us = statistics.median(times)
+    floor = floor_of(problem, gpu.name)
+    tflops = num_flop(problem) / us / 1e6
+    gb_per_s = unique_bytes(problem) / us / 1e3
+    spread = f"{min(times):.1f} .. {max(times):.1f}"
+    return [
+        ("time", f"{us:.1f} us, median of {len(times)} with the L2 flushed ({spread})"),
+        ("throughput", f"{tflops:.0f} TFLOPS, {gb_per_s:.0f} GB/s"),
+        ("floor", f"{floor.us:.1f} us: {floor.why}"),
+        ("share of floor", f"{floor.us / us:.0%} (floor / time)"),
+    ]
