@@ -22,6 +22,7 @@ struct GemmConfig {
     static constexpr int kMmaM = 64;     // rows of one WGMMA
     static constexpr int kMmaK = 32;     // K of one FP8 WGMMA
     static constexpr int kGranN = 128;   // columns of B per scale factor
+    static constexpr int kSfGroup = 4;   // k blocks whose scale factors are loaded together
     static constexpr int kWarpgroup = 128;
 
     // Rows that the math warpgroups multiply: a WGMMA has 64 of them even if the block has fewer.
@@ -44,6 +45,11 @@ struct GemmConfig {
     DG_HOST_DEVICE constexpr int b_tile_bytes() const { return block_n * kBlockK; }
     // What the TMA loads of one stage bring, summed over the peers that multicast into this CTA.
     DG_HOST_DEVICE constexpr int stage_tx_bytes() const { return (block_m + block_n) * kBlockK; }
+
+    // Slots of the scale-factor ring: as far ahead as the tiles', and one group more.
+    DG_HOST_DEVICE constexpr int num_sf_groups() const {
+        return ceil_div(num_stages, kSfGroup) + 1;
+    }
 
     // A block of columns starts at any multiple of `sf_segment`, the widest run of columns that
     // surely lies under one scale factor of B.

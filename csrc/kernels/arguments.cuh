@@ -19,7 +19,8 @@ struct DenseArguments {
     uint32_t m;
     uint32_t n;
     uint32_t k;
-    uint32_t band;  // of the block order, see scheduler/dense.cuh
+    uint32_t band;           // of the block order, see scheduler/dense.cuh
+    uint32_t sfa_has_quads;  // whether every four k blocks of a row of SFA are 16 aligned bytes
 };
 
 }  // namespace deep_gemm

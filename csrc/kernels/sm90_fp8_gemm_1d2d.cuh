@@ -8,13 +8,15 @@
 //   0 .. num_math_warpgroups - 1   math: wait, WGMMA, promote, release; then store the block
 //   the last                       load: warp 0 issues TMA for A and B, warp 1 gathers SFA and SFB
 //
-// Data and barriers of one stage:
+// Two rings feed the math, each with a full and an empty barrier per slot:
 //
-//   global A, B --TMA-----\ bytes          /--> WGMMA --> accum --promote--> final --> D
-//                          >  [full] stage >                 ^
-//   global SFA, SFB -------/ 32 lanes      \--> sfa, sfb ----'
-//     ^     cp.async                                         | last WGMMA done
-//     '------------------------ [empty] <--------------------' one arrival per warp and CTA
+//   A, B ------ TMA, bytes --------> [full] stage --> WGMMA --> accum --promote--> final --> D
+//                ^                                      |                 ^
+//                '--- [empty] <--- each warp, each CTA -'                 |
+//                                                                         |
+//   SFA, SFB -- cp.async, 32 lanes -> [full] group of 4 k blocks ---------'
+//                ^                                      |
+//                '--- [empty] <--- each warp -----------'
 //
 // Read mainloop/load_tiles.cuh, mainloop/multiply.cuh, mainloop/promotion.cuh and
 // epilogue/store_bf16.cuh next, in that order.
@@ -42,20 +44,15 @@ namespace deep_gemm {
 constexpr int kMathRegisters = 232;
 constexpr int kLoadRegisters = 40;
 
-template <GemmConfig kConfig>
-using GemmPipeline =
-    Pipeline<kConfig.num_stages, kConfig.num_math_warpgroups * 4, kConfig.cluster_size()>;
-
 template <GemmConfig kConfig, typename Scheduler>
 DG_DEVICE void load_role(SharedStorage<kConfig>& smem, const DenseArguments& args,
                          Scheduler scheduler, int warp) {
     if constexpr (kConfig.num_math_warpgroups > 1) ptx::setmaxnreg_dec<kLoadRegisters>();
-    const GemmPipeline<kConfig> pipeline{smem.barriers};
     if (warp == 0) {
-        if (ptx::elect_one()) load_tiles<kConfig>(smem, args, pipeline, scheduler);
+        if (ptx::elect_one()) load_tiles<kConfig>(smem, args, scheduler);
         __syncwarp();
     } else if (warp == 1) {
-        load_scale_factors<kConfig>(smem, args, pipeline, scheduler);
+        load_scale_factors<kConfig>(smem, args, scheduler);
     }
 }
 
@@ -63,9 +60,8 @@ template <GemmConfig kConfig, typename Scheduler>
 DG_DEVICE void math_role(SharedStorage<kConfig>& smem, const DenseArguments& args,
                          Scheduler scheduler, int warpgroup_idx) {
     if constexpr (kConfig.num_math_warpgroups > 1) ptx::setmaxnreg_inc<kMathRegisters>();
-    const GemmPipeline<kConfig> pipeline{smem.barriers};
     const uint32_t num_k_blocks = ceil_div<uint32_t>(args.k, kConfig.kBlockK);
-    Multiplier<kConfig, GemmPipeline<kConfig>> multiplier(smem, pipeline, warpgroup_idx);
+    Multiplier<kConfig> multiplier(smem, warpgroup_idx);
     BlockCoordinates block;
     while (scheduler.next_block(block)) {
         float accum[kConfig.num_waves()][kConfig.block_n / 2] = {};
@@ -88,7 +84,8 @@ DG_DEVICE void sm90_fp8_gemm_1d2d(const DenseArguments& args) {
         ptx::prefetch_tensormap(&args.tensor_map_a);
         ptx::prefetch_tensormap(&args.tensor_map_b);
         ptx::prefetch_tensormap(&args.tensor_map_d);
-        GemmPipeline<kConfig>{smem.barriers}.init();
+        TilePipeline<kConfig>{smem.barriers}.init();
+        SfPipeline<kConfig>{smem.sf_barriers}.init();
     }
     if constexpr (kConfig.cluster_size() > 1) {
         ptx::cluster_sync();

@@ -6,21 +6,25 @@
 
 namespace deep_gemm {
 
-// Descriptor of a K-major FP8 tile of 128-byte rows under the 128-byte swizzle, as TMA writes it.
+// A K-major FP8 tile of 128-byte rows under the 128-byte swizzle, as TMA writes it.
 //   bits 0-13   start address / 16
 //   bits 16-29  leading-dimension offset: unused, since one swizzle row holds all of the tile's K
 //   bits 32-45  stride between groups of eight rows / 16 = 1024 / 16
 //   bits 62-63  layout: 1 = 128-byte swizzle
-// The tile starts at a multiple of 1024, so the base offset (bits 49-51) is zero.
-DG_DEVICE uint64_t make_smem_descriptor(const void* tile) {
-    constexpr uint64_t kStride = 1024 / 16;
-    constexpr uint64_t kSwizzle128 = 1;
-    return (kSwizzle128 << 62) | (kStride << 32) | ((ptx::shared_address(tile) & 0x3ffff) >> 4);
-}
+// The tile starts at a multiple of 1024, so the base offset (bits 49-51) is zero. Only the low word
+// differs from tile to tile, and no offset carries out of it: it is all that is kept.
+struct SmemDescriptor {
+    static constexpr uint64_t kHigh = (1u << 30) | (1024 / 16);
 
-// Moves a descriptor `bytes` further along K, inside its 128-byte row.
-DG_DEVICE uint64_t advance_k(uint64_t descriptor, int bytes) {
-    return descriptor + static_cast<uint64_t>(bytes / 16);
-}
+    uint32_t low;
+
+    DG_DEVICE explicit SmemDescriptor(const void* tile)
+        : low((ptx::shared_address(tile) & 0x3ffff) / 16) {}
+
+    DG_DEVICE void advance(int bytes) { low += bytes / 16; }
+
+    // The descriptor `bytes` further on: along K inside a row, or by whole groups of eight rows.
+    DG_DEVICE uint64_t at(int bytes) const { return (kHigh << 32) | (low + bytes / 16); }
+};
 
 }  // namespace deep_gemm

@@ -1,8 +1,9 @@
-// Load role, second warp: scale factors, gathered word by word with cp.async.
+// Load role, second warp: scale factors, gathered with cp.async.
 //
 // TMA would need SFA to be M-major with rows padded to 16 bytes, and most callers hold it K-major.
 // A gather takes either layout, or any slice, as it is: no transposing kernel runs before the GEMM.
-// It is as deep in flight as the tiles, since it uses the same ring.
+// Scale factors have a ring of their own, in groups of four k blocks: in a K-major SFA those are
+// one copy of 16 bytes, and the tiles never wait for a slow one.
 #pragma once
 
 #include "common/math.cuh"
@@ -16,35 +17,63 @@
 
 namespace deep_gemm {
 
-template <GemmConfig kConfig, typename Pipeline, typename Scheduler>
-DG_DEVICE void load_scale_factors(SharedStorage<kConfig>& smem, const DenseArguments& args,
-                                  Pipeline pipeline, Scheduler scheduler) {
-    const uint32_t lane = ptx::lane_idx();
-    const uint32_t num_sfb_rows = ceil_div<uint32_t>(args.n, kConfig.kGranN);
-    const uint32_t num_k_blocks = ceil_div<uint32_t>(args.k, kConfig.kBlockK);
+// Copies one group of SFA: block_m rows, a row per lane and turn. What lies outside becomes zero.
+//   source     the group's first word
+//   rows, ks   rows and k blocks from there to the end of SFA
+template <GemmConfig kConfig>
+DG_DEVICE void load_sfa_group(float (&destination)[kConfig.mma_rows()][kConfig.kSfGroup],
+                              const float* source, int rows, int ks, const DenseArguments& args) {
+#pragma unroll
+    for (int row = ptx::lane_idx(); row < kConfig.block_m; row += 32) {
+        const float* words = source + row * args.sfa_stride_m;
+        if (args.sfa_has_quads) {
+            ptx::cp_async_16(destination[row], words, row < rows ? 4 * min(ks, 4) : 0);
+        } else {
+#pragma unroll
+            for (int k = 0; k < kConfig.kSfGroup; ++k) {
+                ptx::cp_async_4(&destination[row][k], words + k * args.sfa_stride_k,
+                                row < rows && k < ks ? 4 : 0);
+            }
+        }
+    }
+}
 
-    typename Pipeline::State state;
+// Copies one group of SFB, a word per lane: four k blocks of the columns that the block touches.
+//   source        the group's first word
+//   columns, ks   rows of SFB and k blocks from there to the end
+template <GemmConfig kConfig>
+DG_DEVICE void load_sfb_group(float (&destination)[kConfig.num_sfb()][kConfig.kSfGroup],
+                              const float* source, int columns, int ks,
+                              const DenseArguments& args) {
+    const int column = ptx::lane_idx() / kConfig.kSfGroup;
+    const int k = ptx::lane_idx() % kConfig.kSfGroup;
+    if (column < kConfig.num_sfb()) {
+        ptx::cp_async_4(&destination[column][k],
+                        source + column * args.sfb_stride_n + k * args.sfb_stride_k,
+                        column < columns && k < ks ? 4 : 0);
+    }
+}
+
+template <GemmConfig kConfig, typename Scheduler>
+DG_DEVICE void load_scale_factors(SharedStorage<kConfig>& smem, const DenseArguments& args,
+                                  Scheduler scheduler) {
+    const SfPipeline<kConfig> pipeline{smem.sf_barriers};
+    const int num_k_blocks = ceil_div<uint32_t>(args.k, kConfig.kBlockK);
+    const int num_sfb_rows = ceil_div<uint32_t>(args.n, kConfig.kGranN);
+
+    typename SfPipeline<kConfig>::State state;
     BlockCoordinates block;
     while (scheduler.next_block(block)) {
-        const uint32_t sfb_row = block.n / kConfig.kGranN + lane;
-        const float* sfa = args.sfa + static_cast<int64_t>(block.m + lane) * args.sfa_stride_m;
+        const int sfb_row = block.n / kConfig.kGranN;
+        const float* sfa = args.sfa + static_cast<int64_t>(block.m) * args.sfa_stride_m;
         const float* sfb = args.sfb + static_cast<int64_t>(sfb_row) * args.sfb_stride_n;
-        for (uint32_t k_block_idx = 0; k_block_idx < num_k_blocks; ++k_block_idx) {
+        for (int left = num_k_blocks; left > 0; left -= kConfig.kSfGroup) {
             pipeline.producer_acquire(state);
-#pragma unroll
-            for (uint32_t row = 0; row < kConfig.block_m; row += 32) {
-                if (kConfig.block_m % 32 == 0 || lane < kConfig.block_m % 32) {
-                    ptx::cp_async_word(&smem.sfa[state.stage][row + lane],
-                                       sfa + row * args.sfa_stride_m,
-                                       block.m + row + lane < args.m);
-                }
-            }
-            if (lane < kConfig.num_sfb()) {
-                ptx::cp_async_word(&smem.sfb[state.stage][lane], sfb, sfb_row < num_sfb_rows);
-            }
-            ptx::cp_async_mbarrier_arrive(pipeline.full_barrier(state));
-            sfa += args.sfa_stride_k;
-            sfb += args.sfb_stride_k;
+            load_sfa_group<kConfig>(smem.sfa[state.stage], sfa, args.m - block.m, left, args);
+            load_sfb_group<kConfig>(smem.sfb[state.stage], sfb, num_sfb_rows - sfb_row, left, args);
+            pipeline.producer_commit(state);
+            sfa += kConfig.kSfGroup * args.sfa_stride_k;
+            sfb += kConfig.kSfGroup * args.sfb_stride_k;
             state.advance();
         }
     }

@@ -27,9 +27,10 @@ DG_DEVICE void load_tile(uint8_t* tile, const TensorMap* map, uint64_t* full, ui
     }
 }
 
-template <GemmConfig kConfig, typename Pipeline, typename Scheduler>
+template <GemmConfig kConfig, typename Scheduler>
 DG_DEVICE void load_tiles(SharedStorage<kConfig>& smem, const DenseArguments& args,
-                          Pipeline pipeline, Scheduler scheduler) {
+                          Scheduler scheduler) {
+    const TilePipeline<kConfig> pipeline{smem.barriers};
     // Ranks run along M first: CTAs of one row of the cluster are cluster_m apart.
     uint32_t mask_a = 0;
     for (int i = 0; i < kConfig.cluster_n; ++i) mask_a |= 1 << (i * kConfig.cluster_m);
@@ -37,7 +38,7 @@ DG_DEVICE void load_tiles(SharedStorage<kConfig>& smem, const DenseArguments& ar
     const uint32_t mask_b = ((1 << kConfig.cluster_m) - 1)
                             << (scheduler.rank_n * kConfig.cluster_m);
 
-    typename Pipeline::State state;
+    typename TilePipeline<kConfig>::State state;
     BlockCoordinates block;
     while (scheduler.next_block(block)) {
         for (uint32_t k = 0; k < args.k; k += kConfig.kBlockK) {

@@ -6,43 +6,45 @@
 #include "layout/accumulator.cuh"
 #include "layout/smem_descriptor.cuh"
 #include "mainloop/promotion.cuh"
+#include "mainloop/scale_factors.cuh"
 #include "pipeline/shared_storage.cuh"
 #include "ptx/wgmma.cuh"
 
 namespace deep_gemm {
 
-// Starts the tensor cores on one k block of one M64 slice: accum = A[64, 128] @ B[block_n, 128].T.
-template <int kBlockN>
-DG_DEVICE void start_k_block(float (&accum)[kBlockN / 2], const uint8_t* a, const uint8_t* b) {
-    const uint64_t descriptor_a = make_smem_descriptor(a);
-    const uint64_t descriptor_b = make_smem_descriptor(b);
-    ptx::wgmma_fence();
-#pragma unroll
-    for (int k = 0; k < GemmConfig::kBlockK; k += GemmConfig::kMmaK) {
-        ptx::WgmmaFp8<kBlockN>::mma_async(accum, advance_k(descriptor_a, k),
-                                          advance_k(descriptor_b, k), k != 0);
-    }
-    ptx::wgmma_commit_group();
-}
-
-// The main loop of one math warpgroup. It lives as long as the CTA and keeps its place in the ring.
-template <GemmConfig kConfig, typename Pipeline>
+// The main loop of one math warpgroup. It lives as long as the CTA and keeps its place in the
+// rings.
+//
+// What counts is the time from the end of one k block's WGMMA to the start of the next one's. So
+// all that can be is done while the tensor cores work: scale factors are read, descriptors and
+// barrier addresses computed, and the next stage is asked whether it is full.
+template <GemmConfig kConfig>
 struct Multiplier {
     static constexpr int kNumWaves = kConfig.num_waves();
     static constexpr int kAccumSize = kConfig.block_n / 2;
+    static constexpr int kSliceBytes = kConfig.kMmaM * kConfig.kBlockK;
+    using State = typename TilePipeline<kConfig>::State;
 
-    const SharedStorage<kConfig>& smem;
-    Pipeline pipeline;
-    int first_row;                     // of the warpgroup, in the stage
-    int sf_row;                        // of the thread
-    typename Pipeline::State started;  // next k block to start
-    typename Pipeline::State pending;  // oldest k block that is not released
+    // A k block's product and the scale factors that it awaits.
+    struct Partial {
+        float accum[kAccumSize];
+        ScaleFactors<kConfig> sf;
+    };
 
-    DG_DEVICE Multiplier(const SharedStorage<kConfig>& smem, Pipeline pipeline, int warpgroup_idx)
-        : smem(smem),
-          pipeline(pipeline),
-          first_row(warpgroup_idx * kNumWaves * kConfig.kMmaM),
-          sf_row(first_row + accumulator_row(threadIdx.x % kConfig.kWarpgroup)) {}
+    TilePipeline<kConfig> pipeline;
+    ScaleFactorReader<kConfig> sf_reader;
+    State started;         // next k block to start
+    SmemDescriptor a;      // the warpgroup's rows of A in its stage
+    SmemDescriptor b;      // B in its stage
+    bool is_full = false;  // whether that stage is known to be full
+    State pending;         // oldest k block that is not released, where there are two in flight
+
+    DG_DEVICE Multiplier(SharedStorage<kConfig>& smem, int warpgroup_idx)
+        : pipeline{smem.barriers},
+          sf_reader(smem, warpgroup_idx * kNumWaves * kConfig.kMmaM +
+                              accumulator_row(threadIdx.x % kConfig.kWarpgroup)),
+          a(smem.a[0] + warpgroup_idx * kNumWaves * kSliceBytes),
+          b(smem.b[0]) {}
 
     // final += A @ B.T with scale factors, for the warpgroup's M64 slices of one block over all of
     // K.
@@ -62,16 +64,16 @@ struct Multiplier {
     // number of groups in flight is the same on every path, without which ptxas serialises them.
     DG_DEVICE void multiply_overlapped(float (&final_accum)[kAccumSize], uint32_t num_k_blocks,
                                        uint32_t n_offset) {
-        float even[kAccumSize], odd[kAccumSize];
-        start(even);
+        Partial even, odd;
+        start(even, num_k_blocks == 1);
         for (; num_k_blocks > 2; num_k_blocks -= 2) {
-            start(odd);
+            start(odd, false);
             finish<1>(final_accum, even, n_offset);
-            start(even);
+            start(even, num_k_blocks == 3);
             finish<1>(final_accum, odd, n_offset);
         }
         if (num_k_blocks == 2) {
-            start(odd);
+            start(odd, true);
             finish<1>(final_accum, even, n_offset);
             finish<0>(final_accum, odd, n_offset);
         } else {
@@ -79,22 +81,23 @@ struct Multiplier {
         }
     }
 
-    DG_DEVICE void start(float (&accum)[kAccumSize]) {
-        pipeline.consumer_wait(started);
-        start_k_block<kConfig.block_n>(accum, smem.a[started.stage] + first_row * kConfig.kBlockK,
-                                       smem.b[started.stage]);
-        started.advance();
+    DG_DEVICE void start(Partial& partial, bool is_last) {
+        wait_for_tiles();
+        start_slice(partial.accum, 0);
+        step_to_next_stage();
+        sf_reader.wait();
+        partial.sf = sf_reader.read(0);
+        sf_reader.advance(is_last);
     }
 
     // Waits for the oldest k block, with kInFlight newer ones left running, and adds it.
     template <int kInFlight>
-    DG_DEVICE void finish(float (&final_accum)[kAccumSize], float (&accum)[kAccumSize],
-                          uint32_t n_offset) {
-        const ScaleFactors<kConfig> sf(smem, pending.stage, sf_row);
-        ptx::wgmma_wait_group<kInFlight>(accum);
-        pipeline.consumer_release(pending);
+    DG_DEVICE void finish(float (&final_accum)[kAccumSize], Partial& partial, uint32_t n_offset) {
+        const uint32_t release_address = pipeline.release_address(pending);
         pending.advance();
-        promote<kConfig>(final_accum, accum, sf, n_offset);
+        ptx::wgmma_wait_group<kInFlight>(partial.accum);
+        pipeline.consumer_release(release_address);
+        promote<kConfig>(final_accum, partial.accum, partial.sf, n_offset);
     }
 
     // One partial sum: multiply, wait, promote. The tensor cores are kept busy by the other
@@ -102,21 +105,45 @@ struct Multiplier {
     DG_DEVICE void multiply_in_turn(float (&final_accum)[kNumWaves][kAccumSize],
                                     uint32_t num_k_blocks, uint32_t n_offset) {
         float accum[kAccumSize];
-        for (uint32_t k_block_idx = 0; k_block_idx < num_k_blocks; ++k_block_idx) {
-            const int stage = pending.stage;
-            pipeline.consumer_wait(pending);
+        for (; num_k_blocks > 0; --num_k_blocks) {
+            wait_for_tiles();
+            const uint32_t release_address = pipeline.release_address(started);
 #pragma unroll
             for (int wave = 0; wave < kNumWaves; ++wave) {
-                const int row = wave * kConfig.kMmaM;
-                start_k_block<kConfig.block_n>(
-                    accum, smem.a[stage] + (first_row + row) * kConfig.kBlockK, smem.b[stage]);
-                const ScaleFactors<kConfig> sf(smem, stage, sf_row + row);
+                const bool is_last_wave = wave == kNumWaves - 1;
+                start_slice(accum, wave);
+                if (is_last_wave) step_to_next_stage();
+                if (wave == 0) sf_reader.wait();
+                const ScaleFactors<kConfig> sf = sf_reader.read(wave);
+                if (is_last_wave) sf_reader.advance(num_k_blocks == 1);
                 ptx::wgmma_wait_group<0>(accum);
-                if (wave == kNumWaves - 1) pipeline.consumer_release(pending);
+                if (is_last_wave) pipeline.consumer_release(release_address);
                 promote<kConfig>(final_accum[wave], accum, sf, n_offset);
             }
-            pending.advance();
         }
+    }
+
+    DG_DEVICE void wait_for_tiles() const {
+        if (!is_full) pipeline.consumer_wait(started);
+    }
+
+    // Starts the tensor cores on one k block of one M64 slice: A[64, 128] @ B[block_n, 128].T.
+    DG_DEVICE void start_slice(float (&accum)[kAccumSize], int wave) const {
+        ptx::wgmma_fence();
+#pragma unroll
+        for (int k = 0; k < kConfig.kBlockK; k += kConfig.kMmaK) {
+            ptx::WgmmaFp8<kConfig.block_n>::mma_async(accum, a.at(wave * kSliceBytes + k), b.at(k),
+                                                      k != 0);
+        }
+        ptx::wgmma_commit_group();
+    }
+
+    DG_DEVICE void step_to_next_stage() {
+        started.advance();
+        const int stages = started.stage == 0 ? 1 - kConfig.num_stages : 1;
+        a.advance(kConfig.a_tile_bytes() * stages);
+        b.advance(kConfig.b_tile_bytes() * stages);
+        is_full = pipeline.consumer_test(started);
     }
 };
 

@@ -9,32 +9,9 @@
 
 #include "common/types.cuh"
 #include "config.cuh"
-#include "pipeline/shared_storage.cuh"
+#include "mainloop/scale_factors.cuh"
 
 namespace deep_gemm {
-
-// The scale factors that one thread needs for one k block of one M64 slice.
-template <GemmConfig kConfig>
-struct ScaleFactors {
-    float a[2];                  // of the thread's two rows, 8 apart
-    float b[kConfig.num_sfb()];  // of the columns that the block touches, 128 columns each
-
-    DG_DEVICE ScaleFactors(const SharedStorage<kConfig>& smem, int stage, int row)
-        : a{smem.sfa[stage][row], smem.sfa[stage][row + 8]} {
-#pragma unroll
-        for (int i = 0; i < kConfig.num_sfb(); ++i) b[i] = smem.sfb[stage][i];
-    }
-
-    // The scale factor of B at `column`, counted from the origin of b[0].
-    DG_DEVICE float b_at(uint32_t column) const {
-        float selected = b[0];
-#pragma unroll
-        for (int i = 1; i < kConfig.num_sfb(); ++i) {
-            if (column >= static_cast<uint32_t>(i * kConfig.kGranN)) selected = b[i];
-        }
-        return selected;
-    }
-};
 
 // final += sfa * sfb * partial, for one M64 slice.
 //   n_offset   columns between the origin of the first SFB and the block's first column

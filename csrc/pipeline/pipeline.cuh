@@ -1,4 +1,4 @@
-// The ring of shared-memory stages between the load warps and the math warpgroups.
+// A ring of shared-memory stages between a load warp and the math warpgroups.
 //
 //   producer                                consumer
 //   producer_acquire: wait on empty         consumer_wait: wait on full
@@ -10,7 +10,7 @@
 #pragma once
 
 #include "common/types.cuh"
-#include "ptx/cluster.cuh"
+#include "ptx/copy.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/thread.cuh"
 
@@ -30,18 +30,18 @@ struct PipelineState {
     }
 };
 
-// The barriers of the ring, in shared memory. A phase of `full` completes when every producer has
+// The barriers of a ring, in shared memory. A phase of `full` completes when every producer has
 // arrived and all announced bytes are there; one of `empty`, when every warp that reads the stage,
 // in any CTA that the stage's loads are multicast to, is done with it.
 template <int kNumStages>
 struct PipelineBarriers {
-    uint64_t full[kNumStages];   // kFullArrivals: the TMA thread, and each lane of the SF warp
+    uint64_t full[kNumStages];   // kFullArrivals: one per producing thread
     uint64_t empty[kNumStages];  // kEmptyArrivals: one lane per math warp and CTA of the cluster
 };
 
-template <int kNumStages, int kNumMathWarps, int kClusterSize>
+template <int kNumStages, int kNumProducers, int kNumMathWarps, int kClusterSize>
 struct Pipeline {
-    static constexpr uint32_t kFullArrivals = 1 + 32;
+    static constexpr uint32_t kFullArrivals = kNumProducers;
     static constexpr uint32_t kEmptyArrivals = kNumMathWarps * kClusterSize;
     using State = PipelineState<kNumStages>;
 
@@ -62,12 +62,17 @@ struct Pipeline {
         ptx::mbarrier_wait_parity(&barriers.empty[state.stage], state.phase ^ 1);
     }
 
-    // Announces the bytes that TMA will bring to the stage, from whichever CTA they are issued.
+    // For TMA: announces the bytes that the stage gets, from whichever CTA they are issued.
     DG_DEVICE void producer_expect(const State& state, uint32_t bytes) const {
         ptx::mbarrier_arrive_expect_tx(&barriers.full[state.stage], bytes);
     }
 
-    // The barrier on which the stage's copies complete.
+    // For cp.async: the stage is full once the copies that this thread has started are complete.
+    DG_DEVICE void producer_commit(const State& state) const {
+        ptx::cp_async_mbarrier_arrive(&barriers.full[state.stage]);
+    }
+
+    // The barrier on which the stage's TMA loads complete.
     DG_DEVICE uint64_t* full_barrier(const State& state) const {
         return &barriers.full[state.stage];
     }
@@ -76,17 +81,24 @@ struct Pipeline {
         ptx::mbarrier_wait_parity(&barriers.full[state.stage], state.phase);
     }
 
-    // Called by a whole math warp once it no longer reads the stage. In a cluster the stage is
-    // written by loads of other CTAs too, so each of them is told.
-    DG_DEVICE void consumer_release(const State& state) const {
-        uint64_t* empty = &barriers.empty[state.stage];
-        const uint32_t lane = ptx::lane_idx();
+    // Whether consumer_wait would return at once.
+    DG_DEVICE bool consumer_test(const State& state) const {
+        return ptx::mbarrier_test_wait_parity(&barriers.full[state.stage], state.phase);
+    }
+
+    // What consumer_release needs, computed ahead of it: the `empty` barrier that this lane of a
+    // math warp arrives on, if any. In a cluster the stage is written by loads of other CTAs too,
+    // so a lane arrives in each of them.
+    DG_DEVICE uint32_t release_address(const State& state) const {
+        const uint32_t empty = ptx::shared_address(&barriers.empty[state.stage]);
+        return kClusterSize == 1 ? empty : ptx::mapa(empty, ptx::lane_idx());
+    }
+
+    // Called by a whole math warp once it no longer reads the stage.
+    DG_DEVICE void consumer_release(uint32_t release_address) const {
         __syncwarp();  // the lanes that arrive speak for the reads of all others
-        if constexpr (kClusterSize == 1) {
-            if (lane == 0) ptx::mbarrier_arrive(empty);
-        } else {
-            if (lane < kClusterSize) ptx::mbarrier_arrive_remote(empty, lane);
-        }
+        if (ptx::lane_idx() < kClusterSize)
+            ptx::mbarrier_arrive<(kClusterSize > 1)>(release_address);
     }
 };
 

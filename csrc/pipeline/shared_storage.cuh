@@ -7,9 +7,19 @@
 
 namespace deep_gemm {
 
+// The tile ring: one thread issues TMA, and a stage may be multicast to the whole cluster.
+template <GemmConfig kConfig>
+using TilePipeline =
+    Pipeline<kConfig.num_stages, 1, kConfig.num_math_warpgroups * 4, kConfig.cluster_size()>;
+
+// The scale-factor ring: all lanes of a warp copy, for this CTA alone.
+template <GemmConfig kConfig>
+using SfPipeline = Pipeline<kConfig.num_sf_groups(), 32, kConfig.num_math_warpgroups * 4, 1>;
+
 template <GemmConfig kConfig>
 struct SharedStorage {
     static constexpr int kStages = kConfig.num_stages;
+    static constexpr int kSfGroups = kConfig.num_sf_groups();
 
     // Stages, [rows, 128 bytes of K] under the 128-byte swizzle, whose pattern repeats every 1024.
     alignas(1024) uint8_t a[kStages][kConfig.a_tile_bytes()];
@@ -18,10 +28,12 @@ struct SharedStorage {
     // D as BF16, [M64 slice][slab][64 rows, d_swizzle_bytes]; see epilogue/store_bf16.cuh.
     alignas(1024) uint16_t d[kConfig.mma_rows() * kConfig.block_n];
 
-    PipelineBarriers<kStages> barriers;
+    // Scale factors of kSfGroup k blocks.
+    alignas(16) float sfa[kSfGroups][kConfig.mma_rows()][kConfig.kSfGroup];
+    alignas(16) float sfb[kSfGroups][kConfig.num_sfb()][kConfig.kSfGroup];
 
-    float sfa[kStages][kConfig.mma_rows()];  // one per row of A
-    float sfb[kStages][kConfig.num_sfb()];   // one per 128 columns that the block touches
+    PipelineBarriers<kStages> barriers;
+    PipelineBarriers<kSfGroups> sf_barriers;
 };
 
 }  // namespace deep_gemm

@@ -59,10 +59,18 @@ DG_DEVICE void tma_store_wait_read() {
     asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }
 
-// Copies one 32-bit word, or writes zero without reading `source` if it is not `valid`.
-DG_DEVICE void cp_async_word(void* destination, const void* source, bool valid) {
+// Copies 4 bytes; those from `source_bytes` on are written as zeros and not read.
+DG_DEVICE void cp_async_4(void* destination, const void* source, int source_bytes) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(destination)),
-                 "l"(__cvta_generic_to_global(source)), "r"(valid ? 4 : 0)
+                 "l"(__cvta_generic_to_global(source)), "r"(source_bytes)
+                 : "memory");
+}
+
+// Copies 16 bytes, both addresses aligned to 16; those from `source_bytes` on are written as zeros
+// and not read.
+DG_DEVICE void cp_async_16(void* destination, const void* source, int source_bytes) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(destination)),
+                 "l"(__cvta_generic_to_global(source)), "r"(source_bytes)
                  : "memory");
 }
 

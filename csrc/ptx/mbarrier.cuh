@@ -18,19 +18,18 @@ DG_DEVICE void fence_mbarrier_init() {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
-DG_DEVICE void mbarrier_arrive(uint64_t* barrier) {
-    asm volatile(
-        "mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
-        : "memory");
-}
-
-// Arrives on the barrier at the same offset in CTA `rank` of the cluster. It releases at CTA scope:
-// it may tell a peer that this CTA has finished reading, not that it has written something. (A
-// release at cluster scope costs a MEMBAR.ALL.GPU in every k block.)
-DG_DEVICE void mbarrier_arrive_remote(uint64_t* barrier, uint32_t rank) {
-    asm volatile("mbarrier.arrive.release.cta.shared::cluster.b64 _, [%0];" ::"r"(
-                     mapa(shared_address(barrier), rank))
-                 : "memory");
+// Arrives on the barrier at a shared::cta address, or at a shared::cluster one of a peer. It
+// releases at CTA scope: it may tell a peer that this CTA has finished reading, not that it has
+// written something. (A release at cluster scope costs a MEMBAR.ALL.GPU in every k block.)
+template <bool kRemote>
+DG_DEVICE void mbarrier_arrive(uint32_t address) {
+    if constexpr (kRemote) {
+        asm volatile("mbarrier.arrive.release.cta.shared::cluster.b64 _, [%0];" ::"r"(address)
+                     : "memory");
+    } else {
+        asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(address)
+                     : "memory");
+    }
 }
 
 // Announces `bytes` of asynchronous copies to the present phase, then arrives.
@@ -41,17 +40,34 @@ DG_DEVICE void mbarrier_arrive_expect_tx(uint64_t* barrier, uint32_t bytes) {
                  : "memory");
 }
 
-// True once the phase of parity `phase` is complete; may suspend the thread for a while first.
-DG_DEVICE bool mbarrier_try_wait_parity(uint64_t* barrier, uint32_t phase) {
+// Whether the phase of parity `phase` is complete.
+DG_DEVICE bool mbarrier_test_wait_parity(uint64_t* barrier, uint32_t phase) {
     uint32_t complete;
     asm volatile(
         "{\n"
         ".reg .pred p;\n"
-        "mbarrier.try_wait.parity.acquire.cta.shared::cta.b64 p, [%1], %2;\n"
+        "mbarrier.test_wait.parity.acquire.cta.shared::cta.b64 p, [%1], %2;\n"
         "selp.b32 %0, 1, 0, p;\n"
         "}"
         : "=r"(complete)
         : "r"(shared_address(barrier)), "r"(phase)
+        : "memory");
+    return complete != 0;
+}
+
+// True once the phase of parity `phase` is complete; suspends the thread for up to 10 ms first. The
+// default limit is so short that waiting load warps take issue slots from the math warps.
+DG_DEVICE bool mbarrier_try_wait_parity(uint64_t* barrier, uint32_t phase) {
+    constexpr uint32_t kMaxSuspension = 10'000'000;  // nanoseconds
+    uint32_t complete;
+    asm volatile(
+        "{\n"
+        ".reg .pred p;\n"
+        "mbarrier.try_wait.parity.acquire.cta.shared::cta.b64 p, [%1], %2, %3;\n"
+        "selp.b32 %0, 1, 0, p;\n"
+        "}"
+        : "=r"(complete)
+        : "r"(shared_address(barrier)), "r"(phase), "r"(kMaxSuspension)
         : "memory");
     return complete != 0;
 }

@@ -1,32 +1,59 @@
 """How long a configuration takes for a problem, in microseconds: a model of one H100.
 
 A CTA works through its blocks one after the other; a block is its k blocks and an epilogue. A k
-block takes as long as the slowest of three things that run side by side: the tensor cores, the promotion
-with the latencies around it, and the L2 that feeds the stage. HBM bounds the whole from below.
+block takes as long as the slowest of what runs side by side: the tensor cores, the traffic of shared
+memory, the math warpgroups' own round of multiplying and promoting, and the latency of the loads
+over the stages that hide it. HBM adds its time, but for what overlaps.
+
+The constants were fitted to a sweep of 2019 kernels over 42 problems on one H100
+(benchmarks/results); `python -m benchmarks regret` says how far the choices are from the best of it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deep_gemm.config.gemm_config import BLOCK_K, MMA_M, GemmConfig
+from deep_gemm.config.gemm_config import BLOCK_K, MMA_K, MMA_M, GemmConfig
 from deep_gemm.config.problem import GemmProblem
 
-CLOCKS_PER_US = 1650.0
-"""SM clock under this load, in MHz."""
+CLOCKS_PER_US = 1958.0
+"""SM clock, in MHz."""
 
-HBM_BYTES_PER_US = 3.0e6
+TENSOR_CLOCKS_PER_COLUMN = 2.806
+"""Clocks per column of a k block of one M64 slice: the tensor cores' nominal 2.0, of which the
+power limit leaves some 70 % when all of them are at work."""
 
-L2_BYTES_PER_CLOCK_PER_SM = 46.6
+SMEM_BYTES_PER_CLOCK = 101.1
+"""What shared memory supplies to WGMMA and takes from TMA."""
 
-LAUNCH_US = 3.5
+OVERLAPPED_CLOCKS = (211.0, 1.24)
+"""Per k block, and per column: a warpgroup that promotes one k block under the next one's WGMMA."""
+
+IN_TURN_CLOCKS = (156.0, 2.984)
+"""Per M64 slice, and per column: a warpgroup that multiplies, waits and promotes."""
+
+SEGMENT_CLOCKS = 2.07
+"""Per run of columns under one scale factor of B, and M64 slice, where a block has several."""
+
+LOAD_LATENCY = 3677.0
+"""Clocks from the release of a stage until it is full again, with the memory system loaded."""
+
+EPILOGUE_CLOCKS = 344.0
+"""Clocks per block from the last promotion to the first store."""
+
+STORE_CLOCKS = 93.6
+"""Clocks per TMA store of one slab of 64 rows, however narrow the slab is."""
+
+HBM_BYTES_PER_US = 2.372e6
+
+HBM_OVERLAP = 0.882
+"""Share of the shorter of compute and HBM time that runs under the longer one."""
+
+LAUNCH_US = 3.41
 """Launch, tensor maps, barriers, the first loads and the last store."""
 
-K_BLOCK_LATENCY = 110.0
-"""Clocks of a k block in which a math warpgroup neither multiplies nor adds."""
-
-EPILOGUE_CLOCKS = 700.0
-"""Clocks between the last WGMMA of a block and the first of the next."""
+CLUSTER_US = 1.23
+"""What a cluster adds: it starts and ends together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +85,21 @@ def unique_bytes(problem: GemmProblem) -> int:
 def k_block_costs(config: GemmConfig) -> dict[str, float]:
     """Clocks of one k block of one CTA, by what may limit it."""
     slices = config.mma_rows // MMA_M
-    tensor = slices * 2.0 * config.block_n
-    promotion = 0.5 * config.block_n + K_BLOCK_LATENCY
-    math = config.num_waves * (2.0 * config.block_n + promotion)
-    tile_bytes = BLOCK_K * (config.block_m / config.cluster_n + config.block_n / config.cluster_m)
-    return {"tensor": tensor, "math": math, "L2": tile_bytes / L2_BYTES_PER_CLOCK_PER_SM}
+    reads = slices * (BLOCK_K // MMA_K) * MMA_K * (MMA_M + config.block_n)
+    writes = BLOCK_K * (config.block_m + config.block_n)
+    segments = config.block_n // config.sf_segment
+    select = SEGMENT_CLOCKS * segments if segments > 1 else 0.0
+    if config.num_accumulators == 2:
+        math = OVERLAPPED_CLOCKS[0] + OVERLAPPED_CLOCKS[1] * config.block_n + select
+    else:
+        slice_clocks = IN_TURN_CLOCKS[0] + IN_TURN_CLOCKS[1] * config.block_n + select
+        math = config.num_waves * slice_clocks
+    return {
+        "tensor cores": slices * TENSOR_CLOCKS_PER_COLUMN * config.block_n,
+        "shared memory": (reads + writes) / SMEM_BYTES_PER_CLOCK,
+        "math": math,
+        "load latency": LOAD_LATENCY / (config.num_stages - 0.5),
+    }
 
 
 def estimate(problem: GemmProblem, config: GemmConfig) -> Estimate:
@@ -72,11 +109,15 @@ def estimate(problem: GemmProblem, config: GemmConfig) -> Estimate:
     waves = -(-rows * columns // clusters)
     costs = k_block_costs(config)
     bound = max(costs, key=lambda name: costs[name])
-    block_clocks = problem.num_k_blocks * costs[bound] + EPILOGUE_CLOCKS
+    num_stores = config.mma_rows // MMA_M * (2 * config.block_n // config.d_swizzle_bytes)
+    epilogue = EPILOGUE_CLOCKS + STORE_CLOCKS * num_stores
+    block_clocks = problem.num_k_blocks * costs[bound] + epilogue
     compute_us = waves * block_clocks / CLOCKS_PER_US
     hbm_us = unique_bytes(problem) / HBM_BYTES_PER_US
+    longer, shorter = max(compute_us, hbm_us), min(compute_us, hbm_us)
+    fixed_us = LAUNCH_US + CLUSTER_US * (config.cluster_size > 1)
     return Estimate(
-        us=LAUNCH_US + max(compute_us, hbm_us),
+        us=fixed_us + longer + (1 - HBM_OVERLAP) * shorter,
         waves=waves,
         utilisation=rows * columns / (waves * clusters),
         k_block_clocks=costs[bound],

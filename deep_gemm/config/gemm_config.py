@@ -11,7 +11,9 @@ from math import gcd
 
 BLOCK_K = 128
 MMA_M = 64
+MMA_K = 32
 GRAN_N = 128
+SF_GROUP = 4
 WARPGROUP = 128
 
 
@@ -76,15 +78,18 @@ class GemmConfig:
         return next(width for width in (128, 64, 32) if self.block_n * 2 % width == 0)
 
     @property
-    def stage_bytes(self) -> int:
-        """Shared memory of one stage: tiles, scale factors and its two barriers."""
-        tiles = (self.mma_rows + self.block_n) * BLOCK_K
-        return tiles + 4 * (self.mma_rows + self.num_sfb) + 16
+    def num_sf_groups(self) -> int:
+        """Slots of the scale-factor ring, of SF_GROUP k blocks each."""
+        return -(-self.num_stages // SF_GROUP) + 1
 
     @property
     def smem_bytes(self) -> int:
         """Dynamic shared memory of the kernel: `sizeof(SharedStorage)`."""
-        total = self.num_stages * self.stage_bytes + 2 * self.mma_rows * self.block_n
+        barriers = 16
+        stage = (self.mma_rows + self.block_n) * BLOCK_K + barriers
+        sf_group = 4 * SF_GROUP * (self.mma_rows + self.num_sfb) + barriers
+        d = 2 * self.mma_rows * self.block_n
+        total = self.num_stages * stage + self.num_sf_groups * sf_group + d
         return -(-total // 1024) * 1024
 
     @property

@@ -10,6 +10,9 @@ from deep_gemm.config.problem import GemmProblem
 
 BLOCK_N = tuple(range(16, 257, 16))
 
+MIN_STAGES = 3
+"""With two stages, the loads of one k block never run under more than one other: too few to pay."""
+
 
 def block_m_candidates(m: int) -> tuple[int, ...]:
     """Block heights for m rows: one short block where that covers all, else whole M64 slices."""
@@ -28,6 +31,8 @@ def candidates(problem: GemmProblem) -> Iterator[GemmConfig]:
         num_math_warpgroups = 1 if block_m <= 64 else 2
         for block_n in BLOCK_N:
             stages = max_stages(block_m, block_n, num_math_warpgroups)
+            if stages < MIN_STAGES:
+                continue
             clusters = [(1, 1)]
             if problem.num_sms >= 2:
                 clusters += [(2, 1)] * (problem.m > block_m)

@@ -37,7 +37,7 @@ class _BrokenEntry(Exception):
 
 
 def _absolute(directory: Path) -> Path:
-    """The directory without `~`; a user without a home, as containers have, gets a temporary one."""
+    """The directory without `~`; a user without a home, as in containers, gets a temporary one."""
     try:
         return directory.expanduser().absolute()
     except RuntimeError:

@@ -28,6 +28,7 @@ class DenseArguments(ctypes.Structure):
         ("n", c_uint32),
         ("k", c_uint32),
         ("band", c_uint32),
+        ("sfa_has_quads", c_uint32),
     )
 
     @classmethod

@@ -40,6 +40,12 @@ def _maps(
     ]
 
 
+def _has_quads(sf: torch.Tensor) -> bool:
+    """Whether every four scale factors along K of a row are 16 aligned bytes."""
+    stride_m, stride_k = sf.stride()
+    return stride_k == 1 and stride_m % 4 == 0 and sf.data_ptr() % 16 == 0
+
+
 def plan_dense(
     problem: GemmProblem,
     selection: Selection,
@@ -51,6 +57,8 @@ def plan_dense(
 ) -> Plan:
     """Prepares D = A @ B.T; launch it with the addresses of a, b, d, sfa and sfb.
 
+    If sfa starts at a multiple of 16 bytes, it must do so at every launch.
+
     Args:
         problem: sizes, architecture and multiprocessors.
         selection: the configuration and the block order.
@@ -61,12 +69,14 @@ def plan_dense(
         d: [m, n] bfloat16, row-major.
     """
     config = selection.config
+    driver().ensure_context(a.device.index)
     kernel = build(generate(config, problem.arch))
     arguments = DenseArguments.allocate()
     arguments.sfa_stride_m, arguments.sfa_stride_k = sfa.stride()
     arguments.sfb_stride_n, arguments.sfb_stride_k = sfb.stride()
     arguments.m, arguments.n, arguments.k = problem.m, problem.n, problem.k
     arguments.band = selection.band
+    arguments.sfa_has_quads = _has_quads(sfa)
 
     slots: list[Slot] = []
     for field, tensor, matrix_map in _maps(a, b, d, config):

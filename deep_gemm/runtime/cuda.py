@@ -56,6 +56,7 @@ _SIGNATURES: dict[str, tuple[object, ...]] = {
     "cuDriverGetVersion": (POINTER(c_int),),
     "cuGetErrorName": (c_int, POINTER(c_char_p)),
     "cuGetErrorString": (c_int, POINTER(c_char_p)),
+    "cuCtxGetCurrent": (POINTER(c_void_p),),
     "cuCtxSetCurrent": (c_void_p,),
     "cuDevicePrimaryCtxRetain": (POINTER(c_void_p), c_int),
     "cuThreadExchangeStreamCaptureMode": (POINTER(c_int),),
@@ -138,9 +139,16 @@ class Driver:
             )
         self.check(f"cuKernelSetAttribute(shared memory = {num_bytes})", status)
 
-    def make_context_current(self, device: int) -> None:
-        """Makes the device's primary context current in this thread, as the CUDA runtime does."""
+    def ensure_context(self, device: int) -> None:
+        """Makes the device's primary context current, if this thread has no context yet.
+
+        PyTorch leaves a thread without one until it runs a kernel there, and the driver's calls,
+        tensor maps among them, need one.
+        """
         context = c_void_p()
+        self.check("cuCtxGetCurrent", self._library.cuCtxGetCurrent(byref(context)))
+        if context.value is not None:
+            return
         status = self._library.cuDevicePrimaryCtxRetain(byref(context), device)
         self.check("cuDevicePrimaryCtxRetain", status)
         self.check("cuCtxSetCurrent", self._library.cuCtxSetCurrent(context))

@@ -12,8 +12,8 @@ import torch
 from deep_gemm.jit.compiler import CompiledKernel
 from deep_gemm.runtime.cuda import ERROR_INVALID_CONTEXT, LaunchConfig, driver
 
-Slot = Callable[[int], object]
-"""Writes an address into the parameters."""
+Slot = Callable[[int], int | None]
+"""Writes an address into the parameters; a status other than 0 or None is a driver's failure."""
 
 
 @functools.cache
@@ -73,16 +73,21 @@ class Plan:
 
     def _launch(self, stream: int, addresses: tuple[int, ...]) -> None:
         with self._lock:
-            known = self._addresses
-            for i, address in enumerate(addresses):
-                if known[i] != address:
-                    self._slots[i](address)
-                    known[i] = address
-            self._config.stream = stream
-            status = self._launch_kernel(self._config, self._function, self._parameters, None)
+            status = self._enqueue(stream, addresses)
             if status == ERROR_INVALID_CONTEXT:
-                # A thread in which nothing has used CUDA yet has no current context.
-                driver().make_context_current(self._device)
-                status = self._launch_kernel(self._config, self._function, self._parameters, None)
+                driver().ensure_context(self._device)
+                status = self._enqueue(stream, addresses)
         if status:
-            driver().check("cuLaunchKernelEx", status)
+            driver().check("the launch", status)
+
+    def _enqueue(self, stream: int, addresses: tuple[int, ...]) -> int:
+        """Fills in the addresses that have changed, and launches; the first failure's status."""
+        known = self._addresses
+        for i, address in enumerate(addresses):
+            if known[i] != address:
+                status = self._slots[i](address)
+                if status:
+                    return status
+                known[i] = address
+        self._config.stream = stream
+        return int(self._launch_kernel(self._config, self._function, self._parameters, None))

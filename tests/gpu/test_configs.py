@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from operands import check_exact, integer_operands
@@ -10,6 +13,8 @@ from deep_gemm.config.gemm_config import GemmConfig
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import Selection, best_band
 from deep_gemm.config.sm90 import candidates
+from deep_gemm.jit.build import build
+from deep_gemm.jit.codegen import generate
 from deep_gemm.kernels.dense_fp8 import plan_dense
 from deep_gemm.testing import assert_bitwise_equal, guarded_output
 
@@ -36,10 +41,17 @@ def run(config: GemmConfig, m: int, n: int, k: int, num_sms: int = 132) -> None:
     assert_bitwise_equal(out.view, first)
 
 
+def compile_together(configs: list[GemmConfig]) -> None:
+    """Compiles on all cores; the compiler runs without Python's lock."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda config: build(generate(config, "90a")), configs))
+
+
 @pytest.mark.parametrize(("m", "n", "k"), SHAPES)
 def test_every_candidate_is_exact(m: int, n: int, k: int) -> None:
     configs = list(candidates(GemmProblem(m, n, k)))
     assert len(configs) >= 16
+    compile_together(configs)
     for config in configs:
         run(config, m, n, k)
 
@@ -55,4 +67,4 @@ def test_any_number_of_sms(num_sms: int) -> None:
 @pytest.mark.parametrize("k", [16, 128, 256, 640])
 def test_more_and_fewer_stages_than_k_blocks(num_stages: int, k: int) -> None:
     for cluster in ((1, 1), (2, 1), (1, 2)):
-        run(GemmConfig(128, 96, num_stages, 2, *cluster), 700, 500, k)
+        run(GemmConfig(128, 96, num_stages, 2, *cluster), 700, 504, k)

@@ -30,8 +30,8 @@ CASES: dict[str, tuple[Callable[[Operand, Operand, torch.Tensor], Call], str]] =
     "transposed SFA": (lambda a, b, d: ((a[0], a[1].T), b, d), r"a\[1\].*shape.*\(4, 64\)"),
     "wrong K": (lambda a, b, d: (a, (b[0][:, :384], b[1]), d), r"b\[0\].*\[n, k\]"),
     "wrong D": (lambda a, b, d: (a, b, d[:, :128]), r"argument d:.*\[m, n\]"),
-    "column-major D": (lambda a, b, d: (a, b, torch.empty_like(d.T).T), r"argument d:.*row-major"),
-    "MN-major A": (lambda a, b, d: ((a[0].T.clone().T, a[1]), b, d), r"a\[0\].*row-major"),
+    "column-major D": (lambda a, b, d: (a, b, d.T.contiguous().T), r"argument d:.*row-major"),
+    "MN-major A": (lambda a, b, d: ((a[0].T.contiguous().T, a[1]), b, d), r"a\[0\].*row-major"),
     "misaligned A": (lambda a, b, d: ((misaligned(a[0]), a[1]), b, d), r"a\[0\].*16 bytes.*0x"),
     "misaligned D": (lambda a, b, d: (a, b, misaligned(d)), r"argument d:.*16 bytes.*0x"),
     "no pair": (lambda a, b, d: (a[0], b, d), r"argument a:.*pair"),
@@ -58,10 +58,18 @@ def test_c_is_refused_with_bf16_output() -> None:
     assert (d == 7).all()
 
 
+@pytest.mark.parametrize(("n", "k", "message"), [(100, K, "argument d"), (N, 200, r"a\[0\]")])
+def test_rows_that_tma_would_not_cut_exactly_are_refused(n: int, k: int, message: str) -> None:
+    a, b = integer_operands(M, n, k)
+    d = torch.empty(M, n, device="cuda", dtype=torch.bfloat16)
+    with pytest.raises(ArgumentError, match=message + ": columns must take a multiple of 16 bytes"):
+        fp8_gemm_nt(a, b, d)
+
+
 def test_a_row_stride_that_tma_does_not_take_is_refused() -> None:
-    a, b = integer_operands(M, 100, K)
-    d = torch.empty(M, 100, device="cuda", dtype=torch.bfloat16)
-    with pytest.raises(ArgumentError, match=r"argument d: row stride.*16 bytes, got 200"):
+    a, b = integer_operands(M, N, K)
+    d = torch.empty(M, N + 4, device="cuda", dtype=torch.bfloat16)[:, :N]
+    with pytest.raises(ArgumentError, match=r"argument d: row stride.*16 bytes, got 520"):
         fp8_gemm_nt(a, b, d)
 
 
