@@ -75,7 +75,7 @@ DG_DEVICE void math_role(SharedStorage<kConfig>& smem, const DenseArguments& arg
 
 template <GemmConfig kConfig>
 DG_DEVICE void sm90_fp8_gemm_1d2d(const DenseArguments& args) {
-    extern __shared__ uint8_t dynamic_smem[];
+    extern __shared__ __align__(1024) uint8_t dynamic_smem[];
     auto& smem = *reinterpret_cast<SharedStorage<kConfig>*>(dynamic_smem);
     const int warp_idx = ptx::warp_idx();
     const int load_warp = warp_idx - kConfig.num_math_warpgroups * 4;

@@ -1,12 +1,12 @@
 """How long a configuration takes for a problem, in microseconds: a model of one H100.
 
 A CTA works through its blocks one after the other; a block is its k blocks and an epilogue. A k
-block takes as long as the slowest of what runs side by side: the tensor cores, the traffic of shared
-memory, the math warpgroups' own round of multiplying and promoting, and the latency of the loads
-over the stages that hide it. HBM adds its time, but for what overlaps.
+block takes as long as the slowest of what runs side by side: the tensor cores, the traffic of
+shared memory, the math warpgroups' own round of multiplying and promoting, and the latency of the
+loads over the stages that hide it. HBM adds its time, but for what overlaps.
 
-The constants were fitted to a sweep of 2019 kernels over 42 problems on one H100
-(benchmarks/results); `python -m benchmarks regret` says how far the choices are from the best of it.
+The constants were fitted to a sweep of 2019 kernels over 42 problems on one H100, which lies in
+benchmarks/results; `python -m benchmarks regret` says how far the choices are from its best.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LOAD_LATENCY = 3677.0
 EPILOGUE_CLOCKS = 344.0
 """Clocks per block from the last promotion to the first store."""
 
-STORE_CLOCKS = 93.6
+STORE_CLOCKS = 97.0
 """Clocks per TMA store of one slab of 64 rows, however narrow the slab is."""
 
 HBM_BYTES_PER_US = 2.372e6

@@ -1,0 +1,1 @@
+"""Measurements on a GPU, beside the packaged reference and cuBLASLt: `python -m benchmarks -h`."""

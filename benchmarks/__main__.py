@@ -1,0 +1,158 @@
+"""`python -m benchmarks [dense|sweep|regret|compile|table]`; without a verb: the dense table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks import compiling, dense, regret, results, sweep, table
+from benchmarks.children import ROOT, ChildDied, Message, log
+from benchmarks.problems import choose
+
+RESULTS = ROOT / "benchmarks" / "results"
+PEER = ROOT / "third-party" / "peer"
+NUM_SMS = 132
+
+
+def main(argv: list[str]) -> int:
+    arguments = _parser().parse_args(argv or ["dense"])
+    verbs = {
+        "dense": _dense,
+        "sweep": _sweep,
+        "regret": _regret,
+        "compile": _compile,
+        "table": _table,
+    }
+    if arguments.verb in ("dense", "sweep") and not torch.cuda.is_available():
+        log(f"{arguments.verb}: needs an NVIDIA GPU, and torch {torch.__version__} found none")
+        return 1
+    try:
+        return verbs[arguments.verb](arguments)
+    except (ChildDied, RuntimeError, ValueError) as error:
+        log(f"{arguments.verb}: {error}")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--rows", nargs="+", default=[], help="such as 16x2112x7168 or 16x*x*")
+
+    measured = argparse.ArgumentParser(add_help=False, parents=[common])
+    measured.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
+    measured.add_argument("--commit", help="what is measured, where there is no repository")
+    measured.add_argument("--budget", type=float, default=420, help="seconds, then it rounds off")
+
+    verb = verbs.add_parser("dense", parents=[measured], help="the dense table beside its peers")
+    verb.add_argument("--peers", nargs="+", choices=dense.PEERS, default=dense.PEERS)
+    verb.add_argument("--peer-path", type=Path, default=PEER, help="where the reference is")
+    verb.add_argument("--passes", type=int, default=5)
+    verb.add_argument("--repeats", type=int, default=10, help="calls of each row in a pass")
+    verb.add_argument("--host-calls", type=int, default=2000, help="0 leaves the host's time out")
+    verb.add_argument("--sustained", type=float, default=0.5, help="seconds per row at M = 4096")
+
+    verb = verbs.add_parser("sweep", parents=[measured], help="many configurations of every row")
+    verb.add_argument("--top", type=int, default=0, help="only so many, by the cost model")
+    verb.add_argument("--repeats", type=int, default=5, help="calls of each configuration")
+
+    verb = verbs.add_parser("compile", parents=[common], help="compile times; needs no GPU")
+    verb.add_argument("--processes", type=int, default=compiling.half_the_cores())
+
+    verb = verbs.add_parser("regret", help="the cost model's choices against a sweep; no GPU")
+    verb.add_argument("sweep", type=Path)
+
+    verb = verbs.add_parser("table", help="a result file as Markdown and as a picture")
+    verb.add_argument("result", type=Path)
+    verb.add_argument("--write", action="store_true", help="put it into README.md")
+    return parser
+
+
+def _dense(arguments: argparse.Namespace) -> int:
+    peers = tuple(arguments.peers)
+    if "reference" in peers and (reason := dense.why_no_reference(arguments.peer_path)):
+        log(reason)
+        peers = tuple(peer for peer in peers if peer != "reference")
+    path = dense.run(
+        dense.Options(
+            out=arguments.out,
+            problems=choose(arguments.rows),
+            peers=peers,
+            peer_path=arguments.peer_path.resolve(),
+            passes=arguments.passes,
+            repeats=arguments.repeats,
+            host_calls=arguments.host_calls,
+            sustained_seconds=arguments.sustained,
+            budget=arguments.budget,
+            commit=arguments.commit or results.describe_commit(),
+        )
+    )
+    document = table.load(path)
+    picture = _draw(document, path)
+    print(table.render(document, picture.name if picture else None))
+    log(f"wrote {path}")
+    rows = table.rows_of(document, "dense")
+    return 0 if all(row["ours_us"] for row in rows) or "ours" not in peers else 1
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    path, num_failed = sweep.run(
+        sweep.Options(
+            out=arguments.out,
+            problems=choose(arguments.rows),
+            top=arguments.top,
+            repeats=arguments.repeats,
+            budget=arguments.budget,
+            commit=arguments.commit or results.describe_commit(),
+        )
+    )
+    log(f"wrote {path}, {num_failed} failures")
+    return 1 if num_failed else 0
+
+
+def _regret(arguments: argparse.Namespace) -> int:
+    print(regret.report(arguments.sweep))
+    return 0
+
+
+def _compile(arguments: argparse.Namespace) -> int:
+    """Compiles in a cache of its own, so that every kernel is cold."""
+    import tempfile
+
+    configs = compiling.chosen_configs(choose(arguments.rows), NUM_SMS)
+    with tempfile.TemporaryDirectory(prefix="deep_gemm_", ignore_cleanup_errors=True) as folder:
+        env = {"DG_JIT_CACHE_DIR": folder}
+        rows = compiling.compile_kernels(configs, arguments.processes, env)
+    for row in sorted(rows, key=lambda row: row["config"]):
+        print(" ".join(f"{name}={value}" for name, value in row.items()))
+    print(compiling.summarise(rows))
+    return 0 if len(rows) == len(configs) and not any("error" in row for row in rows) else 1
+
+
+def _table(arguments: argparse.Namespace) -> int:
+    document = table.load(arguments.result)
+    picture = _draw(document, arguments.result)
+    text = table.render(document, table.relative(picture) if picture else None)
+    print(text)
+    if arguments.write:
+        table.write_readme(ROOT / "README.md", text)
+    return 0
+
+
+def _draw(document: Message, result: Path) -> Path | None:
+    """The chart beside the result file; None without matplotlib."""
+    try:
+        from benchmarks.chart import draw
+
+        return draw(document, result.with_suffix(".svg"))
+    except ImportError as error:
+        log(f"no picture: {error} (pip install '.[bench]')")
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

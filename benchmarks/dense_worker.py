@@ -1,0 +1,159 @@
+"""The process in which one peer is checked and timed: `python -m benchmarks.dense_worker PEER`."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from itertools import cycle
+
+import torch
+
+from benchmarks.children import Handler, Message, describe, serve
+from benchmarks.operands import make_operands, make_zeros
+from benchmarks.peers import Case, Peer, make_peer
+from benchmarks.problems import Problem
+from deep_gemm.testing.bench import host_time
+from deep_gemm.testing.profiler import DeviceEvent, record_calls
+
+NUM_SETS = 2
+_PROBE_CALLS = 20
+
+Record = Callable[[Sequence[Callable[[], object]], bool], "list[list[DeviceEvent]]"]
+
+
+def describe_gpu() -> Message:
+    """The GPU, as the result file names it."""
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return {
+        "gpu": properties.name,
+        "uuid": f"GPU-{properties.uuid}" if hasattr(properties, "uuid") else "0",
+        "num_sms": properties.multi_processor_count,
+    }
+
+
+def is_healthy() -> bool:
+    """Whether the GPU still answers this process."""
+    try:
+        torch.cuda.synchronize()
+    except Exception:
+        return False
+    return True
+
+
+class DenseWorker:
+    """A peer and the cases that it has passed."""
+
+    def __init__(self, peer: Peer, device: str = "cuda", record: Record = record_calls) -> None:
+        self._peer = peer
+        self._device = device
+        self._record = record
+        self._cases: dict[str, dict[str, list[Case]]] = {}
+
+    def handlers(self) -> dict[str, Handler]:
+        commands = (self.hello, self.warm, self.prepare, self.measure, self.host, self.sustain)
+        return {command.__name__: command for command in commands}
+
+    def hello(self) -> Message:
+        """Who is here."""
+        versions = {"torch": torch.__version__, "cuda": str(torch.version.cuda)}
+        return {**describe_gpu(), "versions": {**versions, **self._peer.versions()}}
+
+    def warm(self, names: list[str]) -> Message:
+        """Compiles what some problems need, and keeps nothing."""
+        for name in names:
+            x = make_zeros(Problem.parse(name), self._device)
+            self._peer.case(self._peer.variants[0], x).launch()
+        torch.cuda.synchronize()
+        return {}
+
+    def prepare(self, name: str) -> Message:
+        """Makes the operands of a problem and checks every variant on every set of them.
+
+        Returns:
+            {"max_error": {variant: x}, "errors": {variant: text}}.
+        """
+        problem = Problem.parse(name)
+        sets = [make_operands(problem, index, self._device) for index in range(NUM_SETS)]
+        passed: dict[str, list[Case]] = {}
+        max_error: dict[str, float] = {}
+        errors: dict[str, str] = {}
+        for variant in self._peer.variants:
+            try:
+                cases = [self._peer.case(variant, x) for x in sets]
+                max_error[variant] = max(case.check() for case in cases)
+                passed[variant] = cases
+            except Exception as error:
+                errors[variant] = describe(error)
+        if self._device == "cuda":
+            # A fault of a kernel is reported here at the latest.
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+        self._cases[name] = passed
+        return {"max_error": max_error, "errors": errors}
+
+    def measure(self, names: list[str], repeats: int) -> Message:
+        """Times every case of some problems in one profiler session, with a cold L2.
+
+        Returns:
+            {"us": {problem: {variant: [microseconds of each call]}}}.
+        """
+        keys = [(name, variant) for name in names for variant in self._cases[name]]
+        calls = [
+            self._cases[name][variant][repeat % NUM_SETS].launch
+            for repeat in range(repeats)
+            for name, variant in keys
+        ]
+        us: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for index, events in enumerate(self._record(calls, True)):
+            name, variant = keys[index % len(keys)]
+            counted = [event.duration for event in events if self._peer.counts(event.name)]
+            if not counted:
+                seen = sorted({event.name for event in events})
+                raise RuntimeError(f"{variant} {name}: no kernel to count among {seen}")
+            us[name][variant].append(sum(counted))
+        return {"us": us}
+
+    def host(self, name: str, repeats: int) -> Message:
+        """The host's time per call, with the queue kept shallow, over rotating operands.
+
+        Returns:
+            {"us": {variant: median microseconds}}.
+        """
+        us = {}
+        for variant, cases in self._cases[name].items():
+            us[variant] = host_time(_rotating(cases), repeats)
+        return {"us": us}
+
+    def sustain(self, name: str, variant: str, seconds: float) -> Message:
+        """Calls back to back for some seconds, with whatever the L2 and the power leave.
+
+        Returns:
+            {"us": microseconds per call}.
+        """
+        launch = _rotating(self._cases[name][variant])
+        probe_us = statistics.median(_time_calls(launch, _PROBE_CALLS) for _ in range(3))
+        return {"us": _time_calls(launch, max(1, round(seconds * 1e6 / probe_us)))}
+
+
+def _rotating(cases: Sequence[Case]) -> Callable[[], object]:
+    """A call of the next case, and after the last of the first again."""
+    launches = cycle([case.launch for case in cases])
+    return lambda: next(launches)()
+
+
+def _time_calls(launch: Callable[[], object], num_calls: int) -> float:
+    """Microseconds per call, by CUDA events around all of them."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    start.record()
+    for _ in range(num_calls):
+        launch()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end)) * 1e3 / num_calls
+
+
+if __name__ == "__main__":
+    name, folder = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None
+    serve(DenseWorker(make_peer(name, folder)).handlers(), is_healthy)

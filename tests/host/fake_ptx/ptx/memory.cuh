@@ -1,0 +1,18 @@
+// csrc/ptx/memory.cuh for a host. "BF16" is the number itself, which must be an integer of 16 bits.
+#pragma once
+
+#include "ptx/thread.cuh"
+
+namespace deep_gemm::ptx {
+
+inline uint32_t cvt_bf16x2(float low, float high) {
+    return static_cast<uint32_t>(low) | static_cast<uint32_t>(high) << 16;
+}
+
+inline void stmatrix_x4(void* row, uint32_t m0, uint32_t m1, uint32_t m2, uint32_t m3) {
+    log_event('S', reinterpret_cast<int64_t>(row), m0, m1, m2, m3);
+}
+
+inline void fence_proxy_async() { log_event('F'); }
+
+}  // namespace deep_gemm::ptx

@@ -1,0 +1,30 @@
+#include "kernels/sm90_fp8_gemm_1d2d.cuh"
+
+template <>
+struct deep_gemm::ptx::WgmmaFp8<32> {
+    static DG_DEVICE void mma_async(float (&d)[16], uint64_t a, uint64_t b,
+                                    bool accumulate) {
+        asm volatile(
+            "{\n"
+            ".reg .pred p;\n"
+            "setp.ne.b32 p, %18, 0;\n"
+            "wgmma.mma_async.sync.aligned.m64n32k32.f32.e4m3.e4m3\n"
+            "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, %16, %17, p, 1, 1;\n"
+            "}"
+            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
+            : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));
+    }
+};
+
+constexpr deep_gemm::GemmConfig kConfig{.block_m = 128, .block_n = 32, .num_stages = 4, .num_math_warpgroups = 2, .cluster_m = 2, .cluster_n = 1};
+
+static_assert(sizeof(deep_gemm::SharedStorage<kConfig>) == 95232);
+static_assert(sizeof(deep_gemm::DenseArguments) == 512);
+static_assert(kConfig.num_accumulators() == 2);
+static_assert(kConfig.num_threads() == 384);
+static_assert(kConfig.d_swizzle_bytes() == 64);
+
+extern "C" __global__ void __launch_bounds__(384, 1)
+    sm90_fp8_gemm_1d2d(const __grid_constant__ deep_gemm::DenseArguments args) {
+    deep_gemm::sm90_fp8_gemm_1d2d<kConfig>(args);
+}

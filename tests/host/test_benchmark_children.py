@@ -1,0 +1,260 @@
+"""Benchmark processes that answer, fail, hang and die: whatever happens, results are kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import children, compiling, dense, session, sweep
+from benchmarks.children import Child, ChildDied
+from benchmarks.problems import Problem
+from benchmarks.session import Session
+
+# Problems by what happens to them; the sizes are small, so that selection is quick.
+GOOD, HANGS, DIES, FAULTS, WRONG = ("16x64x128", "16x64x256", "16x64x384", "16x64x512", "16x64x640")
+
+DENSE_WORKER = """
+import os, sys, time
+from benchmarks.children import serve
+
+peer = sys.argv[1]
+state = {"healthy": True}
+
+def hello():
+    return {"gpu": "NVIDIA H100", "uuid": "GPU-0", "num_sms": 132, "versions": {peer: "1"}}
+
+def warm(names):
+    return {}
+
+def prepare(name):
+    print("library noise on stdout", flush=True)
+    if peer == "ours" and name == "16x64x256":
+        time.sleep(60)
+    if peer == "ours" and name == "16x64x384":
+        os._exit(3)
+    if peer == "ours" and name == "16x64x512":
+        state["healthy"] = False
+        raise RuntimeError("illegal address")
+    if name == "16x64x640":
+        return {"max_error": {}, "errors": {peer: "wrong result"}}
+    return {"max_error": {peer: 0.01}, "errors": {}}
+
+def measure(names, repeats):
+    if peer == "reference":
+        os._exit(4)
+    us = 10.0 if peer == "ours" else 20.0
+    return {"us": {name: {peer: [us] * repeats} for name in names}}
+
+def host(name, repeats):
+    return {"us": {peer: 9.0}}
+
+serve({f.__name__: f for f in (hello, warm, prepare, measure, host)}, lambda: state["healthy"])
+"""
+
+SWEEP_WORKER = """
+import os
+from benchmarks.children import serve
+
+passed = []
+
+def hello():
+    return {"gpu": "NVIDIA H100", "num_sms": 132}
+
+def check(name, configs):
+    passed.clear()
+    for config in configs:
+        if config["block_n"] == 32:
+            os._exit(3)
+        if config["block_n"] == 48:
+            yield {"error": "max_error 3"}
+            continue
+        passed.append(config)
+        yield {"band": 1, "max_error": 0.01}
+
+def measure(repeats):
+    return {"us": [[float(config["block_n"])] * repeats for config in passed]}
+
+serve({f.__name__: f for f in (hello, check, measure)})
+"""
+
+ECHO = """
+import os, sys, time
+from benchmarks.children import serve
+
+def echo(x):
+    os.write(1, b"noise\\n")
+    return {"x": x}
+
+def count(n):
+    for i in range(n):
+        if i == 3:
+            raise ValueError("three\\nis too many")
+        yield {"i": i}
+
+def sleep():
+    time.sleep(60)
+
+def die():
+    os._exit(7)
+
+serve({f.__name__: f for f in (echo, count, sleep, die)})
+"""
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretended workers, importable by name."""
+    for name, text in (("a_dense", DENSE_WORKER), ("a_sweep", SWEEP_WORKER), ("an_echo", ECHO)):
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(dense, "WORKER", "a_dense")
+    monkeypatch.setattr(sweep, "WORKER", "a_sweep")
+    monkeypatch.setattr(session, "PREPARE_SECONDS", 5)
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_child_answers_and_its_noise_does_not_reach_us() -> None:
+    child = Child("an_echo")
+    assert child.ask("echo", 30, x=[1, 2]) == {"x": [1, 2]}
+    assert list(child.stream("count", 30, n=2)) == [{"i": 0}, {"i": 1}]
+    *some, last = child.stream("count", 30, n=9)
+    assert (len(some), last["error"], last["fatal"]) == (3, "ValueError: three is too many", False)
+    assert child.ask("echo", 30, x=3) == {"x": 3}
+    child.close()
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_child_that_is_late_is_killed() -> None:
+    child = Child("an_echo")
+    child.ask("echo", 30, x=0)
+    with pytest.raises(ChildDied, match="no answer within 0 s, killed"):
+        child.ask("sleep", 0.2)
+    with pytest.raises(ChildDied, match="exit code -9"):
+        child.ask("echo", 30, x=0)
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_child_that_ends_says_how() -> None:
+    child = Child("an_echo")
+    with pytest.raises(ChildDied, match="exit code 7"):
+        child.ask("die", 30)
+    child.close()
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_session_leaves_out_what_kills_it() -> None:
+    ours = Session("ours", ["a_dense", "ours"])
+    ours.start()
+    for name in (GOOD, DIES, FAULTS, WRONG):
+        ours.prepare(name)
+    assert ours.dead is None
+    assert ours.ready == {GOOD: ["ours"], WRONG: []}
+    assert "exit code 3" in ours.errors[DIES, None]
+    assert "illegal address" in ours.errors[FAULTS, None]
+    assert ours.errors[WRONG, "ours"] == "wrong result"
+    assert ours.measure([GOOD, DIES, WRONG], 2) == {GOOD: {"ours": [10.0, 10.0]}}
+    ours.close()
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_session_gives_up_in_the_end() -> None:
+    ours = Session("ours", ["a_dense", "ours"])
+    ours.start()
+    for _ in range(session.MAX_RESTARTS + 1):
+        ours.prepare(DIES)
+    assert ours.dead is not None
+    assert "exit code 3" in ours.dead
+    assert ours.measure([GOOD], 2) == {}
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_session_without_its_module_is_dead_at_once() -> None:
+    ours = Session("ours", ["no_such_module"])
+    ours.start()
+    assert ours.dead is not None
+    assert ours.hello == {}
+
+
+def dense_result(tmp_path: Path, **options: Any) -> dict[str, Any]:
+    problems = tuple(map(Problem.parse, (GOOD, HANGS, WRONG)))
+    defaults: dict[str, Any] = {"passes": 2, "repeats": 3, "sustained_seconds": 0}
+    path = dense.run(dense.Options(tmp_path, problems, commit="abc", **{**defaults, **options}))
+    result: dict[str, Any] = json.loads(path.read_text())
+    return result
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_dense_run_keeps_what_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = {"config": "k", "compile_s": 0.2, "compiler": "NVRTC 13"}
+    monkeypatch.setattr(compiling, "compile_kernels", lambda *_: [kernel])
+    monkeypatch.setattr(dense, "HOST", (Problem.parse(GOOD),))
+    result = dense_result(tmp_path, peer_path=tmp_path)
+    good, hangs, wrong, host, compiled = result["rows"]
+    assert (good["ours_us"], good["cublaslt_us"], good["reference_us"]) == (10.0, 20.0, None)
+    assert (good["max_error"], good["config"][:4]) == (0.01, "sm90")
+    assert hangs["ours_us"] is None
+    assert hangs["cublaslt_us"] == 20.0
+    assert "no answer within 5 s" in hangs["errors"]["ours"]
+    assert wrong["errors"]["ours"] == "wrong result"
+    # The peer that dies in every pass is started again each time, in vain.
+    assert host["reference_us"] == 9.0
+    assert compiled == {"table": "compile", **kernel}
+    assert result["versions"] == {
+        **{"ours": "1", "reference": "1", "cublaslt": "1"},
+        "nvrtc": "13",
+    }
+    assert (result["commit"], result["gpu"]) == ("abc", "NVIDIA H100")
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_dense_run_out_of_time_still_writes_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling, "compile_kernels", lambda *_: [])
+    result = dense_result(tmp_path, budget=0.0, peers=("ours",), host_calls=0)
+    assert [row["ours_us"] for row in result["rows"]] == [None] * 3
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_dense_run_without_any_peer_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dense, "WORKER", "no_such_module")
+    with pytest.raises(RuntimeError, match="no peer is left: could not start"):
+        dense_result(tmp_path, peers=("ours",))
+
+
+def test_why_the_reference_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "names no folder" in (dense.why_no_reference(None) or "")
+    assert "has no deep_gemm" in (dense.why_no_reference(tmp_path) or "")
+    (tmp_path / "deep_gemm").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "nvcc" in (dense.why_no_reference(tmp_path) or "")
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_sweep_leaves_out_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compile_kernels(configs: list[Any], *_: object) -> list[children.Message]:
+        return [{"config": config.name} for config in configs if config.block_n != 64]
+
+    monkeypatch.setattr(compiling, "compile_kernels", compile_kernels)
+    problems = (Problem(16, 128, 128), Problem(16, 128, 256))
+    path, num_failed = sweep.run(sweep.Options(tmp_path, problems, repeats=2, commit="abc"))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {line["k"] for line in lines} == {128, 256}
+    assert not {32, 48, 64} & {line["block_n"] for line in lines}
+    assert all(line["us"] == line["block_n"] for line in lines)
+    assert {"num_stages", "cluster_n", "band", "estimate_us", "max_error"} <= set(lines[0])
+    assert num_failed > 0
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_sweep_stops_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "compile_kernels", lambda *_: [])
+    path, _ = sweep.run(sweep.Options(tmp_path, (Problem(16, 128, 128),), budget=0.0))
+    assert path.read_text() == ""

@@ -1,0 +1,215 @@
+"""How a peer is checked and timed, on the CPU with pretended kernels."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import sweep_worker
+from benchmarks.dense_worker import DenseWorker
+from benchmarks.operands import Operands, make_operands, make_zeros, mn_major
+from benchmarks.peers import Case, CublasLt, Ours
+from benchmarks.problems import Problem
+from deep_gemm.config.gemm_config import GemmConfig
+from deep_gemm.config.problem import GemmProblem
+from deep_gemm.config.select import Selection
+from deep_gemm.testing.profiler import DeviceEvent
+from deep_gemm.testing.reference import fp8_gemm_nt_yardstick
+
+ROOT = Path(__file__).parents[2]
+NAME = "8x48x256"
+PROBLEM = Problem.parse(NAME)
+
+Launch = Callable[[], object]
+
+
+class PretendedPeer:
+    """Variants that are right, off by one element, and silent."""
+
+    variants = ("right", "off", "silent")
+
+    def case(self, variant: str, x: Operands) -> Case:
+        a, b = (x.a, x.sfa), (x.b, x.sfb)
+
+        def launch() -> None:
+            if variant != "silent":
+                x.d.copy_(fp8_gemm_nt_yardstick(a, b))
+            if variant == "off":
+                x.d[3, 5] += 10
+
+        return Case(launch, a, b, x.d)
+
+    def counts(self, kernel: str) -> bool:
+        return "gemm_" in kernel
+
+    def versions(self) -> dict[str, str]:
+        return {}
+
+
+def record(calls: Sequence[Launch], flush_l2: bool) -> list[list[DeviceEvent]]:
+    """A profiler for which each call's two kernels take as long as its place in the line."""
+    assert flush_l2
+    for call in calls:
+        call()
+    events = (("sm90_gemm_x", 1.0 * index) for index in range(len(calls)))
+    return [[DeviceEvent(*event[:1], 0, event[1]), DeviceEvent("copy", 0, 5)] for event in events]
+
+
+def test_operands_are_the_same_in_every_process() -> None:
+    first, again = (make_operands(PROBLEM, 0, "cpu") for _ in range(2))
+    other = make_operands(PROBLEM, 1, "cpu")
+    for name in ("a", "sfa", "b", "sfb"):
+        bits = [getattr(x, name).view(torch.uint8) for x in (first, again, other)]
+        assert torch.equal(bits[0], bits[1])
+        assert not torch.equal(bits[0], bits[2])
+    zeros = make_zeros(PROBLEM, "cpu")
+    for name in ("a", "sfa", "b", "sfb", "d"):
+        made, zero = getattr(first, name), getattr(zeros, name)
+        assert (made.shape, made.dtype, made.stride()) == (zero.shape, zero.dtype, zero.stride())
+
+
+@pytest.mark.parametrize("rows", [1, 5, 8])
+def test_mn_major_scale_factors_are_tma_aligned(rows: int) -> None:
+    sf = torch.rand(rows, 3)
+    copy = mn_major(sf)
+    assert torch.equal(copy, sf)
+    assert copy.stride() == (1, -(-rows // 4) * 4)
+
+
+def test_only_right_variants_are_timed() -> None:
+    worker = DenseWorker(PretendedPeer(), "cpu", record)
+    reply = worker.prepare(NAME)
+    assert reply["max_error"] == {"right": pytest.approx(0.01, abs=0.01)}
+    assert "wrong result: max_error" in reply["errors"]["off"]
+    assert "NaN" in reply["errors"]["silent"]
+    # Two other kernels' worth of places in line, and the copy does not count.
+    assert worker.measure([NAME], repeats=3) == {"us": {NAME: {"right": [0, 1, 2]}}}
+
+
+def test_problems_take_turns_within_a_pass() -> None:
+    worker = DenseWorker(PretendedPeer(), "cpu", record)
+    for name in (NAME, "4x16x128"):
+        worker.prepare(name)
+    us = worker.measure([NAME, "4x16x128"], repeats=2)["us"]
+    assert us == {NAME: {"right": [0, 2]}, "4x16x128": {"right": [1, 3]}}
+
+
+def test_a_call_without_its_kernel_is_an_error() -> None:
+    def record_copies(calls: Sequence[Launch], flush_l2: bool) -> list[list[DeviceEvent]]:
+        return [[DeviceEvent("copy", 0, 1)] for _ in calls]
+
+    worker = DenseWorker(PretendedPeer(), "cpu", record_copies)
+    worker.prepare(NAME)
+    with pytest.raises(RuntimeError, match=r"right 8x48x256: no kernel .*copy"):
+        worker.measure([NAME], repeats=2)
+
+
+def test_host_time_is_taken_over_rotating_operands() -> None:
+    worker = DenseWorker(PretendedPeer(), "cpu", record)
+    worker.prepare(NAME)
+    us = worker.host(NAME, repeats=20)["us"]
+    assert list(us) == ["right"]
+    assert us["right"] > 0
+
+
+def test_scale_factors_lie_as_scaled_mm_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {}
+    monkeypatch.setattr(torch, "_scaled_mm", lambda *args, **options: seen.update(options))
+    x = make_operands(Problem(16, 256, 512), 0, "cpu")
+    CublasLt().case("cublaslt", x).launch()
+    assert (seen["scale_a"].shape, seen["scale_a"].stride()) == ((16, 4), (1, 16))
+    assert (seen["scale_b"].shape, seen["scale_b"].stride()) == ((4, 2), (1, 4))
+    assert seen["out"] is x.d
+
+
+def test_tensor_scaling_is_compared_with_what_it_computes() -> None:
+    x = make_operands(Problem(16, 32, 256), 0, "cpu")
+    assert CublasLt().case("cublaslt_tensor", x).check() < 0.05
+
+
+def test_kernels_of_pytorch_are_not_cublas() -> None:
+    counts = CublasLt().counts
+    assert counts("nvjet_sm90_qqtst_64x8")
+    assert counts("void cublasLt::splitKreduce_kernel<32>")
+    assert not counts("void at::native::vectorized_elementwise_kernel<4>")
+    assert not counts("Memset (Device)")
+
+
+def test_ours_is_called_with_both_layouts() -> None:
+    x = make_operands(Problem(5, 32, 256), 0, "cpu")
+    peer = Ours()
+    strides = [peer.case(variant, x).a[1].stride() for variant in peer.variants]
+    assert strides == [(1, 8), (2, 1)]
+
+
+class PretendedPlan:
+    """Computes with the tensors it was made for, if it is launched with their addresses."""
+
+    def __init__(self, *tensors: torch.Tensor) -> None:
+        self.tensors = tensors
+
+    def launch(self, *addresses: int) -> None:
+        a, sfa, b, sfb, d = self.tensors
+        assert addresses == tuple(tensor.data_ptr() for tensor in (a, b, d, sfa, sfb))
+        d.copy_(fp8_gemm_nt_yardstick((a, sfa), (b, sfb)))
+
+
+def test_a_sweep_times_what_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    def plan(problem: GemmProblem, selection: Selection, *tensors: torch.Tensor) -> PretendedPlan:
+        assert (problem.m, problem.n, problem.k) == (8, 48, 256)
+        if selection.config.block_n == 32:
+            raise ValueError("no such kernel")
+        if selection.config.block_n == 48:
+            return PretendedPlan(*tensors[:4], torch.empty_like(tensors[4]).fill_(0))
+        return PretendedPlan(*tensors)
+
+    monkeypatch.setattr(sweep_worker, "plan_dense", plan)
+    monkeypatch.setattr(sweep_worker, "arch_of", lambda device: "90a")
+    monkeypatch.setattr(sweep_worker, "num_sms_of", lambda device: 132)
+    monkeypatch.setattr(sweep_worker, "is_healthy", lambda: True)
+    worker = sweep_worker.SweepWorker("cpu", record)
+    configs = [asdict(GemmConfig(16, block_n, 4, 1)) for block_n in (16, 32, 48, 64)]
+    first, refused, unwritten, last = worker.check(NAME, configs)
+    assert first == {"band": 1, "max_error": pytest.approx(0.01, abs=0.01)}
+    assert refused == {"error": "ValueError: no such kernel"}
+    assert "AssertionError" in unwritten["error"]
+    assert last["band"] == 1
+    assert worker.measure(repeats=2) == {"us": [[5, 7], [6, 8]]}
+
+
+def test_the_reference_takes_our_name_and_ours_goes_on_working(tmp_path: Path) -> None:
+    package = tmp_path / "deep_gemm"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from deep_gemm import utils\n"
+        "def get_mn_major_tma_aligned_tensor(sf): return sf.clone()\n"
+        "def fp8_gemm_nt(a, b, d, compiled_dims): d.fill_(7.0)\n"
+    )
+    (package / "utils.py").touch()
+    metadata = tmp_path / "sgl_deep_gemm-0.1.1.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: sgl-deep-gemm\nVersion: 0.1.1\n")
+    program = """
+import sys, torch
+from benchmarks.operands import make_operands
+from benchmarks.peers import make_peer
+from benchmarks.problems import Problem
+peer = make_peer("reference", sys.argv[1])
+x = make_operands(Problem(4, 16, 128), 0, "cpu")
+case = peer.case("reference", x)
+case.launch()
+assert x.d.eq(7).all()
+try:
+    case.check()
+except AssertionError as error:
+    print(peer.versions(), error)
+"""
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "{'reference': 'sgl-deep-gemm 0.1.1'} wrong result" in output

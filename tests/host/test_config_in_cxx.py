@@ -1,0 +1,102 @@
+"""The C++ half of configurations and arguments, compiled for the host, equals the Python half."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from itertools import product
+
+import pytest
+
+from deep_gemm.config import gemm_config
+from deep_gemm.config.gemm_config import GemmConfig
+from deep_gemm.config.legality import MAX_STAGES, broken_rules
+from deep_gemm.config.sm90 import BLOCK_N
+from deep_gemm.kernels.arguments import DenseArguments
+
+SHAPES = [(block_m, 1 if block_m <= 64 else 2) for block_m in (16, 32, 64, 128, 256)]
+CONFIGS = [
+    config
+    for (block_m, num_math_warpgroups), block_n in product(SHAPES, BLOCK_N)
+    for num_stages in range(2, MAX_STAGES + 1)
+    if not broken_rules(config := GemmConfig(block_m, block_n, num_stages, num_math_warpgroups))
+]
+DERIVED = [
+    *("mma_rows", "num_waves", "num_accumulators", "cluster_size", "num_threads"),
+    *("sf_segment", "num_sfb", "d_swizzle_bytes"),
+]
+CONSTANTS = {name: value for name, value in vars(gemm_config).items() if name.isupper()}
+FIELDS = [name for name, *_ in DenseArguments._fields_]
+
+# For the headers of csrc/ptx, whose functions are parsed here and never called.
+CUDA_ON_HOST = """
+#define DG_DEVICE inline
+struct { int x; } threadIdx;
+int __shfl_sync(unsigned, int, int);
+void __syncwarp();
+unsigned __cvta_generic_to_shared(const void*);
+unsigned long __cvta_generic_to_global(const void*);
+"""
+FLAGS = ("-Wno-unknown-pragmas", "-Wno-unused-variable")
+
+
+def cxx_constant(name: str) -> str:
+    """BLOCK_K -> GemmConfig::kBlockK."""
+    return "GemmConfig::k" + "".join(part.capitalize() for part in name.split("_"))
+
+
+HARNESS = f"""
+{CUDA_ON_HOST}
+#include <cstddef>
+
+#include "kernels/arguments.cuh"
+#include "pipeline/shared_storage.cuh"
+
+using namespace deep_gemm;
+
+template <GemmConfig kConfig>
+constexpr int derived[] = {{
+    {", ".join(f"kConfig.{name}()" for name in DERIVED)}, sizeof(SharedStorage<kConfig>)}};
+
+extern "C" {{
+const int* tables[] = {{{", ".join(f"derived<GemmConfig{c.initialiser()}>" for c in CONFIGS)}}};
+int constants[] = {{{", ".join(map(cxx_constant, CONSTANTS))}}};
+int offsets[] = {{{", ".join(f"offsetof(DenseArguments, {name})" for name in FIELDS)}}};
+int arguments_size = sizeof(DenseArguments);
+}}
+"""
+
+
+@pytest.fixture(scope="module")
+def library(host_compiler: Callable[..., ctypes.CDLL]) -> ctypes.CDLL:
+    return host_compiler(HARNESS, *FLAGS)
+
+
+def integers(library: ctypes.CDLL, name: str, count: int) -> list[int]:
+    return list((ctypes.c_int * count).in_dll(library, name))
+
+
+def test_every_derived_size_is_equal(library: ctypes.CDLL) -> None:
+    kind = ctypes.POINTER(ctypes.c_int) * len(CONFIGS)
+    for config, table in zip(CONFIGS, kind.in_dll(library, "tables"), strict=True):
+        expected = {name: getattr(config, name) for name in [*DERIVED, "smem_bytes"]}
+        assert dict(zip(expected, table[: len(expected)], strict=True)) == expected, config
+
+
+def test_the_sweep_of_configurations_is_wide() -> None:
+    assert len(CONFIGS) > 400
+    assert {config.num_accumulators for config in CONFIGS} == {1, 2}
+    assert {config.num_sfb for config in CONFIGS} == {1, 2, 3}
+    assert {config.d_swizzle_bytes for config in CONFIGS} == {32, 64, 128}
+
+
+def test_every_constant_is_equal(library: ctypes.CDLL) -> None:
+    values = integers(library, "constants", len(CONSTANTS))
+    assert dict(zip(CONSTANTS, values, strict=True)) == CONSTANTS
+    assert "BLOCK_K" in CONSTANTS
+
+
+def test_every_argument_is_at_its_place(library: ctypes.CDLL) -> None:
+    expected = {name: getattr(DenseArguments, name).offset for name in FIELDS}
+    assert dict(zip(FIELDS, integers(library, "offsets", len(FIELDS)), strict=True)) == expected
+    assert integers(library, "arguments_size", 1) == [DenseArguments.cxx_size()]
