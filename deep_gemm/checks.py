@@ -43,13 +43,13 @@ def check_is_tensor(argument: str, value: object) -> None:
 def check_matrix(
     argument: str, tensor: torch.Tensor, dtype: torch.dtype, device: torch.device
 ) -> None:
-    """Two dimensions, the dtype, and the device of the call, which is a CUDA device."""
+    """Two dimensions, the dtype, and the device of the call: a CUDA device, or the CPU."""
     if tensor.dim() != 2:
         refuse(argument, "must have 2 dimensions", f"shape {tuple(tensor.shape)}")
     if tensor.dtype != dtype:
         refuse(argument, f"must have dtype {dtype}", tensor.dtype)
-    if device.type != "cuda":
-        refuse(argument, "must be on a CUDA device (the emulator is not there yet)", device)
+    if device.type not in ("cuda", "cpu"):
+        refuse(argument, "must be on a CUDA device, or on the CPU for the emulator", device)
     if tensor.device != device:
         refuse(argument, f"must be on {device}, the device of a[0]", tensor.device)
 

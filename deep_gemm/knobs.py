@@ -76,6 +76,29 @@ print_configs = Knob(
     "DG_PRINT_CONFIGS", False, _flag, "1: print each problem's chosen configuration, and why."
 )
 
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return text
+
+    return parse
+
+
+emulator_arch = Knob(
+    "DG_EMULATOR_ARCH",
+    "90a",
+    _one_of("90a"),
+    "Architecture whose kernels run in the emulator for tensors on the CPU.",
+)
+emulator_timing = Knob(
+    "DG_EMULATOR_TIMING",
+    "early",
+    _one_of("early", "late", "random"),
+    "When the emulator lets asynchronous operations happen, of the moments that PTX allows.",
+)
+
 ALL: tuple[Knob[object], ...] = (  # type: ignore[assignment]
     jit_cache_dir,
     jit_use_nvrtc,
@@ -85,4 +108,6 @@ ALL: tuple[Knob[object], ...] = (  # type: ignore[assignment]
     nvcc_prepend_flags,
     nvcc_append_flags,
     print_configs,
+    emulator_arch,
+    emulator_timing,
 )

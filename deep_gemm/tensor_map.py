@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from deep_gemm.runtime.cuda import driver
+
+if TYPE_CHECKING:
+    from deep_gemm.emulator.tma import TensorMap as EmulatedMap
 
 _SWIZZLE = {32: 1, 64: 2, 128: 3}
 _L2_PROMOTION_256B = 3
@@ -53,4 +57,24 @@ class MatrixMap:
             box=(self.box_columns, self.box_rows),
             swizzle=_SWIZZLE[self.box_columns * element_bytes],
             l2_promotion=_L2_PROMOTION_256B,
+        )
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes from the matrix's first element to the end of its last."""
+        last = (self.rows - 1) * self.row_stride + self.columns
+        return last * _ELEMENT_BYTES[self.dtype]
+
+    def for_emulator(self, address: int) -> EmulatedMap:
+        """The same map, for a matrix at `address`, as the emulator's TMA reads it."""
+        from deep_gemm.emulator.tma import TensorMap as EmulatedMap
+
+        element_bytes = _ELEMENT_BYTES[self.dtype]
+        return EmulatedMap.from_fields(
+            self.dtype,
+            address,
+            dims=(self.columns, self.rows),
+            strides=(self.row_stride * element_bytes,),
+            box=(self.box_columns, self.box_rows),
+            swizzle=_SWIZZLE[self.box_columns * element_bytes],
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from deep_gemm.config.gemm_config import MMA_M, GemmConfig
@@ -80,6 +81,7 @@ def broken_rules(config: GemmConfig) -> list[str]:
     return [f"{name}: {reason}" for name, reason in reasons if reason is not None]
 
 
+@functools.cache
 def max_stages(block_m: int, block_n: int, num_math_warpgroups: int) -> int:
     """Stages that fit into shared memory for these blocks."""
     stages = MAX_STAGES

@@ -26,13 +26,21 @@ class Selection:
 
 def best_band(problem: GemmProblem, config: GemmConfig) -> int:
     """The band height for which the blocks in flight together touch the fewest bytes of A and B."""
-    rows, _ = config.cluster_grid(problem.m, problem.n)
+    rows, columns = config.cluster_grid(problem.m, problem.n)
     in_flight = max(1, problem.num_sms // config.cluster_size)
     height = config.block_m * config.cluster_m
     width = config.block_n * config.cluster_n
 
+    def columns_in_flight(band: int) -> float:
+        return min(columns, in_flight / band + 1)
+
     def touched(band: int) -> float:
-        return band * height + in_flight / band * width
+        # Where columns are few, the blocks in flight reach over several bands; the last band may be
+        # lower than the others, and then needs more columns.
+        last = rows % band
+        weighted = (rows - last) * columns_in_flight(band)
+        weighted += last * columns_in_flight(last) if last else 0
+        return min(rows, band + in_flight / columns) * height + weighted / rows * width
 
     return min(range(1, min(rows, in_flight) + 1), key=touched)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 
 from deep_gemm.config.gemm_config import BLOCK_K, MMA_M, GemmConfig
@@ -12,8 +10,8 @@ from deep_gemm.config.select import Selection
 from deep_gemm.jit.build import build
 from deep_gemm.jit.codegen import generate
 from deep_gemm.kernels.arguments import DenseArguments
-from deep_gemm.runtime.cuda import driver, launch_config
-from deep_gemm.runtime.launch import Plan, Slot
+from deep_gemm.runtime.emulated import EmulatedPlan
+from deep_gemm.runtime.launch import CudaPlan, KernelLaunch, Plan
 from deep_gemm.tensor_map import BFLOAT16, UINT8, MatrixMap
 
 
@@ -25,7 +23,7 @@ def _row_stride(tensor: torch.Tensor) -> int:
 
 def _maps(
     a: torch.Tensor, b: torch.Tensor, d: torch.Tensor, config: GemmConfig
-) -> list[tuple[str, torch.Tensor, MatrixMap]]:
+) -> tuple[tuple[str, MatrixMap], ...]:
     """The tensor maps of A, B and D, each with its argument field."""
 
     def matrix_map(tensor: torch.Tensor, dtype: int, box_rows: int, box_columns: int) -> MatrixMap:
@@ -33,11 +31,17 @@ def _maps(
         return MatrixMap(dtype, rows, columns, _row_stride(tensor), box_rows, box_columns)
 
     slab_columns = config.d_swizzle_bytes // 2
-    return [
-        ("tensor_map_a", a, matrix_map(a, UINT8, config.block_m // config.cluster_n, BLOCK_K)),
-        ("tensor_map_b", b, matrix_map(b, UINT8, config.block_n // config.cluster_m, BLOCK_K)),
-        ("tensor_map_d", d, matrix_map(d, BFLOAT16, min(config.block_m, MMA_M), slab_columns)),
-    ]
+    return (
+        ("tensor_map_a", matrix_map(a, UINT8, config.block_m // config.cluster_n, BLOCK_K)),
+        ("tensor_map_b", matrix_map(b, UINT8, config.block_n // config.cluster_m, BLOCK_K)),
+        ("tensor_map_d", matrix_map(d, BFLOAT16, min(config.block_m, MMA_M), slab_columns)),
+    )
+
+
+def _extent(tensor: torch.Tensor) -> int:
+    """Bytes from a tensor's first element to the end of its last."""
+    last = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return (last + 1) * tensor.element_size()
 
 
 def _has_quads(sf: torch.Tensor) -> bool:
@@ -69,8 +73,6 @@ def plan_dense(
         d: [m, n] bfloat16, row-major.
     """
     config = selection.config
-    driver().ensure_context(a.device.index)
-    kernel = build(generate(config, problem.arch))
     arguments = DenseArguments.allocate()
     arguments.sfa_stride_m, arguments.sfa_stride_k = sfa.stride()
     arguments.sfb_stride_n, arguments.sfb_stride_k = sfb.stride()
@@ -78,15 +80,19 @@ def plan_dense(
     arguments.band = selection.band
     arguments.sfa_has_quads = _has_quads(sfa)
 
-    slots: list[Slot] = []
-    for field, tensor, matrix_map in _maps(a, b, d, config):
-        destination = arguments.address_of(field)
-        matrix_map.encode(destination, tensor.data_ptr())
-        slots.append(functools.partial(driver().tensor_map_replace_address, destination))
-    slots += [functools.partial(setattr, arguments, field) for field in ("sfa", "sfb")]
-
     rows, columns = config.cluster_grid(problem.m, problem.n)
     num_clusters = min(problem.num_sms // config.cluster_size, rows * columns)
-    grid = num_clusters * config.cluster_size
-    launch = launch_config(grid, config.num_threads, config.smem_bytes, config.cluster_size)
-    return Plan(kernel, arguments, slots, launch, a.device.index)
+    launch = KernelLaunch(
+        kernel=build(generate(config, problem.arch)),
+        arguments=arguments,
+        maps=_maps(a, b, d, config),
+        pointers=(("sfa", _extent(sfa)), ("sfb", _extent(sfb))),
+        grid=num_clusters * config.cluster_size,
+        num_threads=config.num_threads,
+        smem_bytes=config.smem_bytes,
+        cluster_size=config.cluster_size,
+    )
+    if a.device.type == "cpu":
+        return EmulatedPlan(launch)
+    addresses = [tensor.data_ptr() for tensor in (a, b, d, sfa, sfb)]
+    return CudaPlan(launch, addresses, a.device.index)

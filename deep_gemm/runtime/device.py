@@ -6,7 +6,10 @@ import functools
 
 import torch
 
+from deep_gemm import knobs
 from deep_gemm.errors import UnsupportedArchitectureError
+
+EMULATED_SMS = 132
 
 SUPPORTED = {(9, 0): "90a"}
 """Architectures with kernels, by compute capability."""
@@ -19,6 +22,8 @@ def arch_of(device: torch.device) -> str:
     Raises:
         UnsupportedArchitectureError: there are no kernels for it.
     """
+    if device.type == "cpu":
+        return knobs.emulator_arch.get()
     capability = torch.cuda.get_device_capability(device)
     if capability not in SUPPORTED:
         have = ", ".join(f"SM{major}{minor}" for major, minor in SUPPORTED)
@@ -32,5 +37,7 @@ def arch_of(device: torch.device) -> str:
 
 @functools.cache
 def num_sms_of(device: torch.device) -> int:
-    """Multiprocessors of the device."""
+    """Multiprocessors of the device; for the emulator, those of an H100."""
+    if device.type == "cpu":
+        return EMULATED_SMS
     return int(torch.cuda.get_device_properties(device).multi_processor_count)

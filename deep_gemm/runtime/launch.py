@@ -6,14 +6,50 @@ import ctypes
 import functools
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from deep_gemm.jit.compiler import CompiledKernel
-from deep_gemm.runtime.cuda import ERROR_INVALID_CONTEXT, LaunchConfig, driver
+from deep_gemm.kernels.arguments import DenseArguments
+from deep_gemm.runtime.cuda import ERROR_INVALID_CONTEXT, driver, launch_config
+from deep_gemm.tensor_map import MatrixMap
 
 Slot = Callable[[int], int | None]
 """Writes an address into the parameters; a status other than 0 or None is a driver's failure."""
+
+
+@dataclass(frozen=True)
+class KernelLaunch:
+    """Everything about a launch but the addresses of the tensors.
+
+    Attributes:
+        kernel: what to launch.
+        arguments: its only parameter, complete but for what addresses decide.
+        maps: fields of the arguments that are tensor maps, with what they map.
+        pointers: fields that are plain pointers, with the bytes behind them.
+        grid: number of CTAs.
+        num_threads: threads of a CTA.
+        smem_bytes: dynamic shared memory of a CTA.
+        cluster_size: CTAs of a cluster.
+    """
+
+    kernel: CompiledKernel
+    arguments: DenseArguments
+    maps: tuple[tuple[str, MatrixMap], ...]
+    pointers: tuple[tuple[str, int], ...]
+    grid: int
+    num_threads: int
+    smem_bytes: int
+    cluster_size: int
+
+
+class Plan(Protocol):
+    """A launch that only lacks addresses: those of the maps, then those of the pointers."""
+
+    def launch(self, *addresses: int) -> None:
+        """Runs the kernel on tensors at these addresses."""
 
 
 @functools.cache
@@ -22,40 +58,44 @@ def _loaded(kernel: CompiledKernel) -> int:
     return driver().load_kernel(kernel.cubin, kernel.entry)
 
 
-class Plan:
+class CudaPlan:
     """A launch of one kernel for one problem on one device.
 
     Calls from several threads take turns: the parameters are shared, and the driver copies them
     before a launch returns.
     """
 
-    def __init__(
-        self,
-        kernel: CompiledKernel,
-        arguments: ctypes.Structure,
-        slots: Sequence[Slot],
-        config: LaunchConfig,
-        device: int,
-    ) -> None:
-        """Loads the kernel.
+    def __init__(self, launch: KernelLaunch, addresses: Sequence[int], device: int) -> None:
+        """Loads the kernel and encodes the tensor maps.
 
         Args:
-            kernel: what to launch.
-            arguments: its only parameter, complete but for the addresses.
-            slots: for each address of a call, how it gets into the arguments.
-            config: grid, threads, shared memory and cluster.
+            launch: what to launch.
+            addresses: of the first call's tensors.
             device: index of the CUDA device.
+
+        Raises:
+            CudaError: the driver refused the kernel or a map.
         """
-        self._function = _loaded(kernel)
+        driver().ensure_context(device)
+        arguments = launch.arguments
+        slots: list[Slot] = []
+        for (field, matrix_map), address in zip(launch.maps, addresses, strict=False):
+            destination = arguments.address_of(field)
+            matrix_map.encode(destination, address)
+            slots.append(functools.partial(driver().tensor_map_replace_address, destination))
+        slots += [functools.partial(setattr, arguments, field) for field, _ in launch.pointers]
+        self._function = _loaded(launch.kernel)
         self._arguments = arguments
         self._parameters = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
         self._slots = slots
         self._addresses: list[int] = [0] * len(slots)
-        self._config = config
+        self._config = launch_config(
+            launch.grid, launch.num_threads, launch.smem_bytes, launch.cluster_size
+        )
         self._device = device
         self._lock = threading.Lock()
         self._launch_kernel = driver().launch_kernel
-        driver().allow_dynamic_smem(self._function, device, config.smem_bytes)
+        driver().allow_dynamic_smem(self._function, device, launch.smem_bytes)
 
     def launch(self, *addresses: int) -> None:
         """Enqueues the kernel on the device's current stream; one address per slot.

@@ -45,13 +45,12 @@ CONFIGS = all_configs()
 
 
 def widest_of_each_kind() -> list[GemmConfig]:
-    """The configuration with most accumulators of each kind of main loop, block height and cluster."""
-    kinds: dict[tuple[int, ...], GemmConfig] = {}
+    """The widest configuration of each kind of main loop, and of each kind of cluster."""
+    kinds: dict[object, GemmConfig] = {}
     for config in sorted(chain(*CONFIGS.values()), key=lambda config: config.block_n):
-        if config.block_m < 64 and config.cluster_size > 1:
-            continue
-        kind = (config.block_m, config.num_accumulators, config.cluster_m, config.cluster_n)
-        kinds[kind] = config
+        cluster = (config.cluster_m, config.cluster_n)
+        height = config.mma_rows if config.cluster_size == 1 else 0
+        kinds[height, config.num_accumulators, cluster] = config
     return list(kinds.values())
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-CSRC = Path(__file__).parents[2] / "csrc"
+from tests.host.cuda_on_host import CSRC
+
 FLAGS = ("-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared")
 
 PROBE = (

@@ -146,10 +146,10 @@ def test_selection_is_remembered_and_pure() -> None:
 
 @pytest.mark.parametrize(("n", "k"), PROJECTIONS)
 def test_a_model_needs_few_kernels(n: int, k: int) -> None:
-    """With M in 1..4096: 13 to 36 were measured."""
+    """With M in 1..4096: 3 to 17 were measured, 33 over all of these."""
     rows = [*range(1, 129), *range(129, 4097, 31)]
     names = {select(GemmProblem(m, n, k)).config.name for m in rows}
-    assert 2 <= len(names) <= 48
+    assert 2 <= len(names) <= 32
 
 
 def not_much_slower(times: list[float]) -> bool:
@@ -187,7 +187,7 @@ def test_explain_names_the_choice_and_its_rivals() -> None:
     first, chosen, *others = explain(problem, num_alternatives=4).splitlines()
     assert "4096 x 7168 x 2048 on 78 SMs" in first
     assert chosen.split()[:2] == ["chosen", f"{select(problem).config.name}:"]
-    assert re.search(r"[\d.]+ us, \d+ wave\(s\) \d+% full, .* \(bound by \w+\)", chosen)
+    assert re.search(r"[\d.]+ us, \d+ wave\(s\) \d+% full, .* \(bound by [\w ]+\)", chosen)
     assert len(others) == 4 and not any("chosen" in line for line in others)
     times = [float(re.search(r"([\d.]+) us", line)[1]) for line in (chosen, *others)]
     assert times == sorted(times)

@@ -13,6 +13,7 @@ from deep_gemm.config.gemm_config import GemmConfig
 from deep_gemm.config.legality import MAX_STAGES, broken_rules
 from deep_gemm.config.sm90 import BLOCK_N
 from deep_gemm.kernels.arguments import DenseArguments
+from tests.host.cuda_on_host import CUDA_ON_HOST, CUDA_ON_HOST_FLAGS
 
 SHAPES = [(block_m, 1 if block_m <= 64 else 2) for block_m in (16, 32, 64, 128, 256)]
 CONFIGS = [
@@ -27,17 +28,6 @@ DERIVED = [
 ]
 CONSTANTS = {name: value for name, value in vars(gemm_config).items() if name.isupper()}
 FIELDS = [name for name, *_ in DenseArguments._fields_]
-
-# For the headers of csrc/ptx, whose functions are parsed here and never called.
-CUDA_ON_HOST = """
-#define DG_DEVICE inline
-struct { int x; } threadIdx;
-int __shfl_sync(unsigned, int, int);
-void __syncwarp();
-unsigned __cvta_generic_to_shared(const void*);
-unsigned long __cvta_generic_to_global(const void*);
-"""
-FLAGS = ("-Wno-unknown-pragmas", "-Wno-unused-variable")
 
 
 def cxx_constant(name: str) -> str:
@@ -69,7 +59,7 @@ int arguments_size = sizeof(DenseArguments);
 
 @pytest.fixture(scope="module")
 def library(host_compiler: Callable[..., ctypes.CDLL]) -> ctypes.CDLL:
-    return host_compiler(HARNESS, *FLAGS)
+    return host_compiler(HARNESS, *CUDA_ON_HOST_FLAGS)
 
 
 def integers(library: ctypes.CDLL, name: str, count: int) -> list[int]:

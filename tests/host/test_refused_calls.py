@@ -118,13 +118,16 @@ def test_refuses_the_call(planned: list[GemmProblem], name: str) -> None:
     assert planned == []
 
 
-def test_refuses_a_row_stride_and_an_address(
+def test_refuses_rows_and_addresses_that_tma_does_not_take(
     planned: list[GemmProblem], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with refuses("d", "row stride must be a multiple of 16 bytes", "200 bytes"):
+    with refuses("d", "columns must take a multiple of 16 bytes", "100 columns of 2 byte"):
         fp8_gemm_nt(*call(n=100))
-    with refuses("a[0]", "row stride must be a multiple of 16 bytes", "100 bytes"):
+    with refuses("a[0]", "columns must take a multiple of 16 bytes", "100 columns of 1 byte"):
         fp8_gemm_nt(*call(k=100))
+    a, b, _ = call()
+    with refuses("d", "row stride must be a multiple of 16 bytes", "520 bytes"):
+        fp8_gemm_nt(a, b, matrix(BF16, M, N, (N + 4, 1)))
     for value, argument in enumerate(["a[0]", "b[0]", "d"]):
         a, b, d = call()
         odd = (a[0], b[0], d)[value]

@@ -1,0 +1,175 @@
+"""Asynchronous copies: cp.async by word, TMA by box, and the groups that wait for TMA stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from deep_gemm.emulator.errors import EmulationError, HazardError
+from deep_gemm.emulator.global_memory import check_alignment
+from deep_gemm.emulator.ir import Address, Instruction, TensorAddress
+from deep_gemm.emulator.memory import OFFSET_MASK
+from deep_gemm.emulator.operands import Symbols, address, fetcher
+from deep_gemm.emulator.warp import Mask, Wait, Warp
+
+Execute = Callable[[Warp, Mask], Wait | None]
+
+
+def _cp_async(instruction: Instruction, symbols: Symbols) -> Execute:
+    """cp.async: each lane copies 4, 8 or 16 bytes; those past the source size become zero."""
+    destination, source, size_operand, *rest = instruction.operands
+    where, what = address(destination, symbols), address(source, symbols)
+    fetch_size = fetcher(size_operand, symbols, np.uint32)
+    fetch_source_size = fetcher(rest[0], symbols, np.uint32) if rest else fetch_size
+
+    def execute(warp: Warp, mask: Mask) -> Wait | None:
+        lanes = np.flatnonzero(mask)
+        size = int(fetch_size(warp)[lanes[0]])
+        targets = (where(warp)[lanes] & np.uint64(OFFSET_MASK)).astype(np.int64)
+        origins = what(warp)[lanes].copy()
+        source_bytes = fetch_source_size(warp)[lanes].astype(np.int64)
+        if (source_bytes > size).any():
+            raise HazardError("R14", "cp.async with a source size beyond its size")
+        check_alignment("shared", targets, size, size)
+        check_alignment("global", origins[source_bytes > 0], size, size)
+        cta = warp.cta
+        offsets = targets[:, None] + np.arange(size)
+        cta.begin_fill(offsets, warp.agent, "generic")
+
+        def deliver() -> None:
+            data = np.zeros(offsets.shape, dtype=np.uint8)
+            for count in np.unique(source_bytes[source_bytes > 0]):
+                some = source_bytes == count
+                words = cta.grid.memory.read(origins[some], int(count), alignment=1)
+                data[some, : int(count)] = words
+            cta.shared.land(offsets, data, warp.agent, "generic")
+
+        cta.cluster.engine.submit(("cp.async", id(warp)), deliver)
+        return None
+
+    return execute
+
+
+def _cp_async_arrive(instruction: Instruction, symbols: Symbols) -> Execute:
+    """cp.async.mbarrier.arrive.noinc: arrives once the lane's earlier cp.async are complete."""
+    if "noinc" not in instruction.modifiers:
+        raise EmulationError(f"{instruction.name} is not known")
+    where = address(instruction.operands[0], symbols)
+
+    def execute(warp: Warp, mask: Mask) -> Wait | None:
+        places = [int(where(warp)[lane]) for lane in np.flatnonzero(mask)]
+        cluster = warp.cta.cluster
+
+        def arrive() -> None:
+            for place in places:
+                cluster.mbarrier(place).arrive(agent=warp.agent)
+
+        cluster.engine.submit(("cp.async", id(warp)), arrive)
+        return None
+
+    return execute
+
+
+def _tma(instruction: Instruction, symbols: Symbols) -> Execute:
+    """cp.async.bulk.tensor: a store if the first operand is a tensor map, else a load."""
+    if isinstance(instruction.operands[0], TensorAddress):
+        return _tma_store(instruction, symbols)
+    return _tma_load(instruction, symbols)
+
+
+def _single_lane(mask: Mask, what: str) -> int:
+    lanes = np.flatnonzero(mask)
+    if len(lanes) != 1:
+        raise EmulationError(f"{what} by {len(lanes)} lanes at once is not supported")
+    return int(lanes[0])
+
+
+def _tma_load(instruction: Instruction, symbols: Symbols) -> Execute:
+    destination, source, barrier, *rest = instruction.operands
+    if not isinstance(source, TensorAddress):
+        raise EmulationError("a TMA load needs a tensor map and coordinates")
+    where, completes = address(destination, symbols), address(barrier, symbols)
+    fetch_map = address(Address(source.base, 0), symbols)  # type: ignore[arg-type]
+    coordinates = [fetcher(item, symbols, np.uint32) for item in source.coordinates]
+    multicast = "multicast::cluster" in instruction.modifiers
+    fetch_ranks = fetcher(rest[0], symbols, np.uint16) if multicast else None
+
+    def execute(warp: Warp, mask: Mask) -> Wait | None:
+        lane = _single_lane(mask, "a TMA load")
+        cluster = warp.cta.cluster
+        ranks = [warp.cta.rank]
+        if fetch_ranks is not None:
+            bits = int(fetch_ranks(warp)[lane])
+            ranks = [rank for rank in range(16) if bits >> rank & 1]
+        cluster.load_box(
+            map_address=int(fetch_map(warp)[lane]),
+            coordinates=[int(np.int32(item(warp)[lane].view(np.int32))) for item in coordinates],
+            destination=int(where(warp)[lane]) & OFFSET_MASK,
+            barrier=int(completes(warp)[lane]) & OFFSET_MASK,
+            ranks=ranks,
+            agent=warp.agent,
+        )
+        return None
+
+    return execute
+
+
+def _tma_store(instruction: Instruction, symbols: Symbols) -> Execute:
+    target, source = instruction.operands[:2]
+    if not isinstance(target, TensorAddress):
+        raise EmulationError("a TMA store needs a tensor map and coordinates")
+    fetch_map = address(Address(target.base, 0), symbols)  # type: ignore[arg-type]
+    coordinates = [fetcher(item, symbols, np.uint32) for item in target.coordinates]
+    where = address(source, symbols)
+
+    def execute(warp: Warp, mask: Mask) -> Wait | None:
+        lane = _single_lane(mask, "a TMA store")
+        store = warp.cta.store_box(
+            map_address=int(fetch_map(warp)[lane]),
+            coordinates=[int(np.int32(item(warp)[lane].view(np.int32))) for item in coordinates],
+            source=int(where(warp)[lane]) & OFFSET_MASK,
+        )
+        warp.stores.setdefault(lane, []).append(store)
+        return None
+
+    return execute
+
+
+def _commit_stores(instruction: Instruction, symbols: Symbols) -> Execute:
+    """cp.async.bulk.commit_group: closes a group of the lane's stores."""
+
+    def execute(warp: Warp, mask: Mask) -> Wait | None:
+        for lane in np.flatnonzero(mask):
+            open_stores = warp.stores.pop(int(lane), [])
+            warp.store_groups.setdefault(int(lane), []).append(open_stores)
+        return None
+
+    return execute
+
+
+def _wait_stores(instruction: Instruction, symbols: Symbols) -> Execute:
+    """cp.async.bulk.wait_group: at most so many of the lane's latest groups stay in flight."""
+    keep = fetcher(instruction.operands[0], symbols, np.uint32)
+
+    def execute(warp: Warp, mask: Mask) -> Wait | None:
+        for lane in np.flatnonzero(mask):
+            groups = warp.store_groups.get(int(lane), [])
+            count = max(0, len(groups) - int(keep(warp)[lane]))
+            for group in groups[:count]:
+                for finish in group:
+                    finish()
+            del groups[:count]
+        return None
+
+    return execute
+
+
+TABLE: dict[str, Callable[[Instruction, Symbols], Execute]] = {
+    "cp.async.mbarrier.arrive": _cp_async_arrive,
+    "cp.async.bulk.tensor": _tma,
+    "cp.async.bulk.commit_group": _commit_stores,
+    "cp.async.bulk.wait_group": _wait_stores,
+    "cp.async.ca": _cp_async,
+    "cp.async.cg": _cp_async,
+}

@@ -1,0 +1,116 @@
+"""WGMMA: asynchronous matrix products. Each warp computes its 16 rows of the 64."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deep_gemm.emulator import wgmma
+from deep_gemm.emulator.errors import EmulationError, HazardError
+from deep_gemm.emulator.ir import Instruction, Vector
+from deep_gemm.emulator.operands import LANES, Symbols, fetcher
+from deep_gemm.emulator.warp import Mask, Wait, Warp
+
+Execute = Callable[[Warp, Mask], Wait | None]
+
+MMA_M = 64
+MMA_K = 32
+WARP_ROWS = 16
+
+
+@lru_cache(maxsize=4096)
+def _offsets(descriptor: int, rows: int) -> NDArray[np.int64]:
+    """Shared-memory offsets of an operand tile, [rows, 32]."""
+    decoded = wgmma.decode_descriptor(descriptor)
+    return wgmma.operand_offsets(decoded, rows, MMA_K).astype(np.int64)
+
+
+def _mma(instruction: Instruction, symbols: Symbols) -> Execute:
+    """wgmma.mma_async of e4m3 operands from shared memory, FP32 accumulators."""
+    shape = re.fullmatch(r"m64n(\d+)k32", instruction.modifiers[3])
+    if shape is None or instruction.modifiers[4:] != ("f32", "e4m3", "e4m3"):
+        raise EmulationError(f"{instruction.name} is not known")
+    n = int(shape[1])
+    accumulators, a, b, scale_d, *_ = instruction.operands
+    if not isinstance(accumulators, Vector):
+        raise EmulationError("wgmma needs a vector of accumulators")
+    slots = tuple(register.slot for register in accumulators.items)  # type: ignore[union-attr]
+    fetch_a, fetch_b = (fetcher(item, symbols, np.uint64) for item in (a, b))
+    fetch_scale = fetcher(scale_d, symbols, np.bool_)
+    rows, columns = wgmma.accumulator_rows_columns(n)
+
+    def execute(warp: Warp, mask: Mask) -> Wait | None:
+        warp.require_converged(mask, "wgmma")
+        descriptors = [np.unique(fetch(warp)) for fetch in (fetch_a, fetch_b)]
+        if any(len(values) != 1 for values in descriptors):
+            raise HazardError("R8", "wgmma with descriptors that differ between lanes")
+        desc_a, desc_b = (int(values[0]) for values in descriptors)
+        warp.issue_wgmma(desc_a, desc_b, slots)
+        first_row = WARP_ROWS * (warp.index % 4)
+        at_a = _offsets(desc_a, MMA_M)[first_row : first_row + WARP_ROWS]
+        at_b = _offsets(desc_b, n)
+        keeps = bool(fetch_scale(warp)[0])
+        release = warp.cta.begin_read(at_a, at_b)
+        first_thread = LANES * (warp.index % 4)
+        own = slice(first_thread, first_thread + LANES)
+        at_rows, at_columns = rows[own] - first_row, columns[own]
+
+        def multiply() -> None:
+            tile = np.zeros((WARP_ROWS, n), dtype=np.float32) if keeps else None
+            if tile is not None:
+                held = np.stack([warp.registers[slot] for slot in slots], axis=1)
+                tile[at_rows, at_columns] = held
+            product = wgmma.multiply(warp.cta.tile(at_a), warp.cta.tile(at_b), tile)
+            values = product[at_rows, at_columns]
+            for i, slot in enumerate(slots):
+                warp.registers[slot] = np.ascontiguousarray(values[:, i])
+            release()
+
+        warp.wgmma.open_group.append((multiply, slots))
+        if not warp.cta.cluster.engine.is_lazy():
+            warp.finish_wgmma_early()
+        return None
+
+    return execute
+
+
+def _fence(instruction: Instruction, symbols: Symbols) -> Execute:
+    def execute(warp: Warp, mask: Mask) -> Wait | None:
+        warp.require_converged(mask, "wgmma.fence")
+        warp.written_since_fence.clear()
+        return None
+
+    return execute
+
+
+def _commit(instruction: Instruction, symbols: Symbols) -> Execute:
+    def execute(warp: Warp, mask: Mask) -> Wait | None:
+        warp.require_converged(mask, "wgmma.commit_group")
+        warp.wgmma.groups.append(warp.wgmma.open_group)
+        warp.wgmma.open_group = []
+        return None
+
+    return execute
+
+
+def _wait(instruction: Instruction, symbols: Symbols) -> Execute:
+    keep = fetcher(instruction.operands[0], symbols, np.uint32)
+
+    def execute(warp: Warp, mask: Mask) -> Wait | None:
+        warp.require_converged(mask, "wgmma.wait_group")
+        warp.wait_wgmma(int(keep(warp)[0]))
+        return None
+
+    return execute
+
+
+TABLE: dict[str, Callable[[Instruction, Symbols], Execute]] = {
+    "wgmma.mma_async": _mma,
+    "wgmma.fence": _fence,
+    "wgmma.commit_group": _commit,
+    "wgmma.wait_group": _wait,
+}

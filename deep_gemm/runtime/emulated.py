@@ -1,0 +1,70 @@
+"""The other tenant: the same kernel for tensors on the CPU, run by the emulator."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import threading
+import warnings
+
+from deep_gemm import knobs
+from deep_gemm.runtime.launch import KernelLaunch
+
+
+@functools.cache
+def _warn_once() -> None:
+    text = "CPU tensors: the CUDA kernel runs in deep_gemm's emulator, exactly and very slowly"
+    warnings.warn(text, RuntimeWarning, stacklevel=6)
+
+
+class EmulatedPlan:
+    """A launch of one kernel for one problem, on NumPy."""
+
+    def __init__(self, launch: KernelLaunch) -> None:
+        """Parses the kernel's PTX.
+
+        Raises:
+            EmulationError: it has something that the emulator does not know.
+        """
+        # Imported here: a process with a GPU never needs the emulator.
+        from deep_gemm.emulator.run import load
+
+        self._launch = launch
+        self._program = load(launch.kernel.ptx, launch.kernel.entry)
+        self._lock = threading.Lock()
+
+    def launch(self, *addresses: int) -> None:
+        """Runs the kernel to its end.
+
+        Raises:
+            EmulationError: the kernel broke a rule of PTX.
+        """
+        from deep_gemm.emulator.asynchrony import Timing
+        from deep_gemm.emulator.run import run
+
+        _warn_once()
+        launch = self._launch
+        arguments = launch.arguments
+        maps = {}
+        extents = []
+        for (field, matrix_map), address in zip(launch.maps, addresses, strict=False):
+            offset = arguments.address_of(field) - ctypes.addressof(arguments)
+            maps[offset] = matrix_map.for_emulator(address)
+            extents.append((address, matrix_map.num_bytes))
+        with self._lock:
+            pointers = zip(launch.pointers, addresses[len(launch.maps) :], strict=True)
+            for (field, num_bytes), address in pointers:
+                setattr(arguments, field, address)
+                extents.append((address, num_bytes))
+            parameters = bytes(arguments).ljust(type(arguments).cxx_size(), b"\0")
+        run(
+            self._program,
+            grid=launch.grid,
+            cluster_size=launch.cluster_size,
+            num_threads=launch.num_threads,
+            smem_bytes=launch.smem_bytes,
+            parameters=parameters,
+            maps=maps,
+            extents=extents,
+            timing=Timing(knobs.emulator_timing.get()),
+        )

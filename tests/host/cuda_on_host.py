@@ -1,0 +1,21 @@
+"""What lets our headers for the device through a host compiler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+CSRC = Path(__file__).parents[2] / "csrc"
+
+# The functions of the headers are parsed, and never called.
+CUDA_ON_HOST = """
+#define DG_DEVICE inline
+#define __shared__
+#define __align__(bytes)
+struct { unsigned x; } threadIdx, blockIdx, gridDim;
+void __syncthreads();
+void __syncwarp();
+int __shfl_sync(unsigned, int, int);
+unsigned __cvta_generic_to_shared(const void*);
+unsigned long __cvta_generic_to_global(const void*);
+"""
+CUDA_ON_HOST_FLAGS = ("-Wno-unknown-pragmas", "-Wno-unused", "-Wno-sign-compare")
