@@ -10,12 +10,14 @@ import torch
 
 from deep_gemm._version import __version__
 from deep_gemm.checks import check_dimensions, check_tma_rows
+from deep_gemm.cli import emulation
 from deep_gemm.cli.floor import floor_of, num_flop
 from deep_gemm.cli.gpu import Gpu, choose_gpu
 from deep_gemm.cli.measure import MAX_DIFF, Accuracy, measure
 from deep_gemm.cli.output import print_line, print_table, progress
 from deep_gemm.cli.verb import Verb
 from deep_gemm.config.cost_model import unique_bytes
+from deep_gemm.config.gemm_config import BLOCK_K, GemmConfig
 from deep_gemm.config.legality import SMEM_CAPACITY
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import ranked, select
@@ -23,6 +25,7 @@ from deep_gemm.errors import DeepGemmError
 from deep_gemm.jit.build import build
 from deep_gemm.jit.codegen import generate
 from deep_gemm.runtime.cuda import driver
+from deep_gemm.utils.math import ceil_div
 
 Rows = list[tuple[str, str]]
 
@@ -42,10 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compiles the kernel of a problem, and runs it if there is a GPU.
+    """Compiles the kernel of a problem and runs it; without a GPU, a smaller one in the emulator.
 
     Returns:
-        0, or 1 if the kernel ran and its error is beyond the bound.
+        0, or 1 if the error of what ran is beyond the bound.
     """
     _check_sizes(options.m, options.n, options.k)
     gpu, reason = _find_gpu()
@@ -56,13 +59,13 @@ def run(options: argparse.Namespace) -> int:
     print_line(f"deep_gemm {__version__} demo", "bold")
     print_table(_problem_rows(problem, gpu) + _kernel_rows(problem), LABEL_WIDTH)
     if gpu is None:
-        print_line(f"No GPU was found that can run it ({reason}), so nothing was run.")
-        return 0
-    with progress("starting") as status, torch.cuda.device(gpu.index):
-        device = torch.device("cuda", gpu.index)
-        accuracy, times = measure(problem, device, options.seed, status.update)
-    rows = _accuracy_rows(accuracy) + _speed_rows(problem, gpu, times)
-    print_table(rows, LABEL_WIDTH)
+        print_line(
+            f"No GPU was found that can run it ({reason}): "
+            "what follows is an emulation, of a smaller problem."
+        )
+        accuracy = _run_emulated(options.seed)
+    else:
+        accuracy = _run_on_gpu(problem, gpu, options.seed)
     failures = accuracy.failures()
     for failure in failures:
         print_line(f"WRONG RESULT: {failure}", "bold red")
@@ -102,17 +105,36 @@ def _find_gpu() -> tuple[Gpu | None, str]:
         return None, str(error)
 
 
+def _run_on_gpu(problem: GemmProblem, gpu: Gpu, seed: int) -> Accuracy:
+    with progress("starting") as status, torch.cuda.device(gpu.index):
+        device = torch.device("cuda", gpu.index)
+        accuracy, times = measure(problem, device, seed, status.update)
+    print_table(_accuracy_rows(accuracy) + _speed_rows(problem, gpu, times), LABEL_WIDTH)
+    return accuracy
+
+
+def _run_emulated(seed: int) -> Accuracy:
+    with progress("starting") as status:
+        accuracy, seconds = emulation.emulate(seed, status.update)
+    print_table(_emulation_rows(seconds) + _accuracy_rows(accuracy), LABEL_WIDTH)
+    return accuracy
+
+
 def _problem_rows(problem: GemmProblem, gpu: Gpu | None) -> Rows:
-    m, n, k = problem.m, problem.n, problem.k
     if gpu is None:
         where = f"none; the kernel is for sm_{problem.arch}, chosen for {problem.num_sms} SMs"
     else:
         where = f"{gpu}, driver for CUDA {'.'.join(map(str, driver().version()))}"
     return [
         ("GPU", where),
-        ("problem", f"D[{m}, {n}] = A[{m}, {k}] @ B[{n}, {k}].T"),
+        ("problem", _formula(problem)),
         ("", "FP8 E4M3 in (SFA per 1 x 128, SFB per 128 x 128), BF16 out"),
     ]
+
+
+def _formula(problem: GemmProblem) -> str:
+    m, n, k = problem.m, problem.n, problem.k
+    return f"D[{m}, {n}] = A[{m}, {k}] @ B[{n}, {k}].T"
 
 
 def _kernel_rows(problem: GemmProblem) -> Rows:
@@ -126,18 +148,21 @@ def _kernel_rows(problem: GemmProblem) -> Rows:
     smem_bytes = config.smem_bytes + kernel.static_smem_bytes
     return [
         ("config", config.name),
-        (
-            "",
-            f"block {config.block_m} x {config.block_n}, {config.num_stages} stages, "
-            f"{config.num_math_warpgroups} math warpgroup(s), "
-            f"cluster {config.cluster_m} x {config.cluster_n}",
-        ),
+        ("", _config_in_words(config)),
         *_cost_rows(problem),
         ("compile time", f"{kernel.seconds:.2f} s by {kernel.compiler} ({origin})"),
         ("registers", f"{kernel.registers} per thread at entry"),
         ("spills", f"{kernel.spill_bytes} bytes"),
         ("shared memory", f"{smem_bytes:,} of {SMEM_CAPACITY:,} bytes per CTA"),
     ]
+
+
+def _config_in_words(config: GemmConfig) -> str:
+    return (
+        f"block {config.block_m} x {config.block_n}, {config.num_stages} stages, "
+        f"{config.num_math_warpgroups} math warpgroup(s), "
+        f"cluster {config.cluster_m} x {config.cluster_n}"
+    )
 
 
 def _cost_rows(problem: GemmProblem) -> Rows:
@@ -149,6 +174,21 @@ def _cost_rows(problem: GemmProblem) -> Rows:
     )
     alternatives = [f"{config.name}: {cost.us:.1f} us" for config, cost in others]
     return [("cost model", why), ("next best", "\n".join(alternatives))]
+
+
+def _emulation_rows(seconds: float) -> Rows:
+    """What ran in the emulator, and how long."""
+    problem, config = emulation.PROBLEM, emulation.CONFIG
+    rows, columns = config.cluster_grid(problem.m, problem.n)
+    num_blocks = rows * columns * config.cluster_size
+    num_k_blocks = ceil_div(problem.k, BLOCK_K)
+    return [
+        ("emulated", _formula(problem)),
+        ("kernel", config.name),
+        ("", _config_in_words(config)),
+        ("work", f"{num_blocks} blocks of {num_k_blocks} k blocks by one cluster"),
+        ("time", f"{seconds:.1f} s: the kernel's PTX on NumPy, which says nothing about a GPU"),
+    ]
 
 
 def _accuracy_rows(accuracy: Accuracy) -> Rows:

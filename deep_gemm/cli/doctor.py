@@ -67,7 +67,7 @@ def verdict(findings: list[Finding]) -> tuple[str, int]:
         return "The main job can run here. Try: python -m deep_gemm demo", 0
     text = f"The main job cannot run here: see {', '.join(missing)} above."
     if not NEEDED_TO_COMPILE & missing.keys():
-        text += " Compiling works: python -m deep_gemm demo shows it."
+        text += " Compiling and emulating works: python -m deep_gemm demo shows it."
     return text, 1
 
 

@@ -71,6 +71,12 @@ def make_operands(problem: GemmProblem, device: torch.device, seed: int) -> tupl
     return a, b
 
 
+def make_output(problem: GemmProblem, device: torch.device) -> torch.Tensor:
+    """D [m, n] in BF16, all NaN: an element that the kernel leaves out is found."""
+    shape = (problem.m, problem.n)
+    return torch.full(shape, torch.nan, dtype=torch.bfloat16, device=device)
+
+
 def accuracy_of(d: torch.Tensor, a: Operand, b: Operand) -> Accuracy:
     """Compares every element of a result with FP64."""
     reference = fp8_gemm_nt_reference(a, b)
@@ -100,9 +106,7 @@ def measure(
     """
     report("quantising random activations and weights")
     a, b = make_operands(problem, device, seed)
-    # Every element that the kernel leaves out stays NaN and is found.
-    shape = (problem.m, problem.n)
-    d = torch.full(shape, torch.nan, dtype=torch.bfloat16, device=device)
+    d = make_output(problem, device)
     report("running the kernel")
     fp8_gemm_nt(a, b, d)
     report("comparing with FP64")

@@ -163,7 +163,7 @@ def _reader(instruction: Instruction, operand: Operand, wanted: str) -> Convert 
         held = np.dtype(f"f{dtype.itemsize}")
     else:
         held = _held(wanted)
-    return _conversion(instruction, held, dtype, _held(wanted))
+    return _conversion(instruction, held, dtype)
 
 
 def _written(instruction: Instruction, operation: Operation) -> Compute:
@@ -205,15 +205,14 @@ def _writer(instruction: Instruction, operation: Operation, destination: Operand
     dtype, held = DTYPES[operation.result], _held(destination.type)
     if held.itemsize < dtype.itemsize:
         raise _unknown(instruction)
-    # Into a wider register, a conversion extends by the sign of its result.
-    wide = np.dtype(f"{dtype.kind}{held.itemsize}") if dtype.kind in "iu" else dtype
-    return _conversion(instruction, dtype, held, wide)
+    return _conversion(instruction, dtype, held)
 
 
-def _conversion(
-    instruction: Instruction, held: DType, wanted: DType, between: DType
-) -> Convert | None:
-    """Views a type as another of its width; `cvt` may also go to `between` first, by value."""
+def _conversion(instruction: Instruction, held: DType, wanted: DType) -> Convert | None:
+    """From one type of an array to another; None if they are the same.
+
+    Bits are kept, so only `cvt` may change the width: it cuts, or extends by the sign of `held`.
+    """
     if held == wanted:
         return None
     if "b" in (held.kind, wanted.kind):
@@ -222,7 +221,7 @@ def _conversion(
         return lambda value: value.view(wanted)
     if instruction.opcode != "cvt" or "f" in (held.kind, wanted.kind):
         raise _unknown(instruction)
-    return lambda value: value.astype(between).view(wanted)
+    return lambda value: value.astype(wanted)
 
 
 def _unknown(instruction: Instruction) -> UnknownOpcodeError:

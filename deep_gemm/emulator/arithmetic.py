@@ -98,7 +98,8 @@ def shift_right(a: Lanes, amount: Lanes) -> Lanes:
 def _clamped(a: Lanes, amount: Lanes) -> Lanes:
     """The amount in the type of `a`. NumPy defines a shift by the width as PTX does."""
     width = np.uint32(8 * a.dtype.itemsize)
-    return np.minimum(amount, width).astype(a.dtype, copy=False)
+    clamped: Lanes = np.minimum(amount, width).astype(a.dtype, copy=False)
+    return clamped
 
 
 def insert_bits(a: Lanes, b: Lanes, position: Lanes, length: Lanes) -> Lanes:

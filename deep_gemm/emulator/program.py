@@ -121,17 +121,14 @@ def _pure(instruction: Instruction, symbols: Symbols) -> Execute:
     compute = alu.compile_pure(instruction)
     destination, *sources = instruction.operands
     fetches: list[Fetch] = [
-        fetcher(operand, symbols, alu.operand_type(instruction, i + 1))
+        fetcher(item, symbols, alu.operand_type(instruction, i + 1))
         for i, operand in enumerate(sources)
+        for item in (operand.items if isinstance(operand, Vector) else (operand,))
     ]
     slots = _destinations(destination)
-    divides = instruction.opcode in ("div", "rem")
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
-        values = [fetch(warp) for fetch in fetches]
-        if divides:  # what other lanes hold must not fail
-            values[1] = np.where(mask, values[1], values[1].dtype.type(1))
-        result: Any = compute(values)
+        result: Any = compute([fetch(warp) for fetch in fetches], mask)
         results: Sequence[NDArray[Any]] = result if isinstance(result, tuple) else (result,)
         for slot, value in zip(slots, results, strict=True):
             warp.write(slot, np.broadcast_to(value, (LANES,)), mask)

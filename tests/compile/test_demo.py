@@ -1,4 +1,4 @@
-"""`python -m deep_gemm demo` with a compiler: without a GPU, and with one that is a fake."""
+"""`python -m deep_gemm demo` with a compiler: in the emulator, and with a GPU that is a fake."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from deep_gemm.cli import demo, main
+from deep_gemm.cli import demo, emulation, main
 from deep_gemm.cli.gpu import Gpu
 from deep_gemm.cli.measure import Accuracy
+from deep_gemm.config.gemm_config import BLOCK_K
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import select
+from deep_gemm.config.sm90 import candidates
+from deep_gemm.errors import MissingDependencyError
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,7 +47,7 @@ def row(text: str, label: str) -> str:
     return lines[0].removeprefix(label).strip()
 
 
-def test_without_a_gpu_it_compiles_and_says_that_nothing_ran(tmp_path: Path) -> None:
+def test_without_a_gpu_it_compiles_and_emulates(tmp_path: Path) -> None:
     first, second = run(tmp_path), run(tmp_path)
     for result in (first, second):
         assert (result.returncode, result.stderr) == (0, "")
@@ -55,12 +58,48 @@ def test_without_a_gpu_it_compiles_and_says_that_nothing_ran(tmp_path: Path) -> 
         assert row(result.stdout, "spills") == "0 bytes"
         assert f"{config.smem_bytes:,} of 232,448 bytes" in row(result.stdout, "shared memory")
         assert "bound by" in row(result.stdout, "cost model")
-        assert "No GPU was found" in result.stdout.splitlines()[-1]
-        assert "TFLOPS" not in result.stdout and "max error" not in result.stdout
+        said = [line for line in result.stdout.splitlines() if line.startswith("No GPU was found")]
+        assert len(said) == 1 and "emulation" in said[0]
+        assert row(result.stdout, "kernel") == emulation.CONFIG.name
+        assert row(result.stdout, "work") == "8 blocks of 6 k blocks by one cluster"
+        assert row(result.stdout, "max error").endswith("against FP64")
+        assert re.match(r"\d+\.\d s: ", row(result.stdout, "time"))
+        assert result.stdout.splitlines()[-1] == "The result is right."
+        assert "TFLOPS" not in result.stdout
         assert "\x1b" not in result.stdout
     assert row(first.stdout, "compile time").endswith("(not cached before)")
     assert "cached: read in" in row(second.stdout, "compile time")
-    assert len(list(tmp_path.glob("cache/*/*/kernel.cubin"))) == 1
+    names = {path.parents[1].name for path in tmp_path.glob("cache/*/*/kernel.cubin")}
+    assert names == {config.name, emulation.CONFIG.name}
+
+
+def test_the_emulated_problem_leaves_nothing_of_the_kernel_out() -> None:
+    config, problem = emulation.CONFIG, emulation.PROBLEM
+    assert config in candidates(GemmProblem(4096, 7168, 2048))
+    rows, columns = config.cluster_grid(problem.m, problem.n)
+    assert config.cluster_size == problem.num_sms == 2 and min(rows, columns) > 1
+    assert problem.k > config.num_stages * BLOCK_K
+    blocks = (config.block_m, config.block_n, BLOCK_K)
+    sizes = (problem.m, problem.n, problem.k)
+    assert all(size % block for size, block in zip(sizes, blocks, strict=True))
+
+
+def test_a_wrong_emulation_exits_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A kernel that writes nothing: the output is left as it was, NaN."""
+
+    def no_gpu() -> Gpu:
+        raise MissingDependencyError("there is none")
+
+    monkeypatch.setattr(demo, "choose_gpu", no_gpu)
+    idle = SimpleNamespace(launch=lambda *addresses: None)
+    monkeypatch.setattr(emulation, "plan_dense", lambda *_: idle)
+    assert main.main(["demo"]) == 1
+    text = capsys.readouterr().out
+    assert "No GPU was found that can run it (there is none)" in text
+    assert text.splitlines()[-1].startswith("WRONG RESULT: ")
+    assert "The result is right" not in text
 
 
 def test_sizes_are_those_asked_for(tmp_path: Path) -> None:

@@ -136,6 +136,15 @@ def test_bytes_that_arrive_one_phase_late() -> None:
 
 
 @pytest.mark.parametrize("operation", ["expect_tx", "complete_tx"])
+def test_most_bytes_of_a_phase(operation: str) -> None:
+    barrier = Mbarrier(1)
+    getattr(barrier, operation)(MAX_COUNT)
+    assert abs(barrier.tx) == 1_048_575
+    with pytest.raises(HazardError, match="^R10"):
+        getattr(barrier, operation)(1)
+
+
+@pytest.mark.parametrize("operation", ["expect_tx", "complete_tx"])
 def test_negative_bytes(operation: str) -> None:
     with pytest.raises(HazardError, match="^R10"):
         getattr(Mbarrier(1), operation)(-1)

@@ -54,8 +54,7 @@ MATRICES = [
     (torch.empty(4), CPU, "2 dimensions", r"shape \(4,\)"),
     (torch.empty(1, 2, 3), CPU, "2 dimensions", r"shape \(1, 2, 3\)"),
     (torch.empty(2, 2).double(), CPU, "dtype torch.float32", "torch.float64"),
-    (torch.empty(2, 2), CPU, "on a CUDA device", "cpu"),
-    (torch.empty(2, 2, device="meta"), torch.device("meta"), "on a CUDA device", "meta"),
+    (torch.empty(2, 2, device="meta"), torch.device("meta"), "CUDA device, or on the CPU", "meta"),
     (torch.empty(2, 2), CUDA, r"on cuda:0, the device of a\[0\]", "cpu"),
 ]
 

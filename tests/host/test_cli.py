@@ -96,8 +96,8 @@ def test_wrong_arguments_exit_with_2(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--k", "40"], "argument a[0]: row stride must be a multiple of 16 bytes, got 40 bytes"),
-        (["--n", "12"], "argument d: row stride must be a multiple of 16 bytes, got 24 bytes"),
+        (["--k", "40"], "argument a[0]: columns must take a multiple of 16 bytes, got 40 columns"),
+        (["--n", "12"], "argument d: columns must take a multiple of 16 bytes, got 12 columns"),
         (["--m", str(2**31)], "m must be at most 2147483647, got 2147483648"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Whole calls of fp8_gemm_nt, refused or passed on, on fake CUDA tensors: no GPU is needed."""
+"""Whole calls of fp8_gemm_nt, refused or passed on, on fake tensors: no GPU is needed."""
 
 from __future__ import annotations
 
@@ -64,6 +64,15 @@ CALLS: dict[str, tuple[Callable[..., Call], str, str, str]] = {
     "CPU operand": (lambda a, b, d: (a, (b[0].cpu(), b[1]), d), "b[0]", "cuda:0", "cpu"),
     "CPU scale factors": (lambda a, b, d: ((a[0], a[1].cpu()), b, d), "a[1]", "cuda:0", "cpu"),
     "CPU output": (lambda a, b, d: (a, b, d.cpu()), "d", "cuda:0", "cpu"),
+    "CPU A": (lambda a, b, d: ((a[0].cpu(), a[1].cpu()), b, d), "b[0]", "on cpu", "cuda:0"),
+    "CPU but for SFB": (
+        lambda a, b, d: ((a[0].cpu(), a[1].cpu()), (b[0].cpu(), b[1]), d.cpu()),
+        *("b[1]", "on cpu", "cuda:0"),
+    ),
+    "meta tensors": (
+        lambda a, b, d: ((a[0].to("meta"), a[1]), b, d),
+        *("a[0]", "on a CUDA device, or on the CPU", "meta"),
+    ),
     "another GPU": (
         lambda a, b, d: (a, (b[0], strided((2, 4), (4, 1), FP32, "cuda:1")), d),
         *("b[1]", "on cuda:0", "cuda:1"),
@@ -154,10 +163,15 @@ def test_refuses_c_where_it_cannot_be_added(planned: list[GemmProblem]) -> None:
     assert planned == []
 
 
-def test_refuses_cpu_tensors_by_name() -> None:
-    sf, d = torch.empty(2, 4), torch.empty(M, N, dtype=BF16)
-    with refuses("a[0]", "must be on a CUDA device", "cpu"):
-        fp8_gemm_nt((torch.empty(M, K).to(FP8), sf), (torch.empty(N, K).to(FP8), sf), d)
+def test_cpu_tensors_are_planned_as_for_an_h100(
+    planned: list[GemmProblem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DG_EMULATOR_ARCH", raising=False)
+    monkeypatch.setattr(gemm, "arch_of", device.arch_of.__wrapped__)
+    monkeypatch.setattr(gemm, "num_sms_of", device.num_sms_of.__wrapped__)
+    (x, sfa), (y, sfb), d = call()
+    fp8_gemm_nt((x.cpu(), sfa.cpu()), (y.cpu(), sfb.cpu()), d.cpu())
+    assert planned == [GemmProblem(M, N, K, "90a", 132)]
 
 
 def test_refuses_an_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
