@@ -14,7 +14,7 @@ from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import Selection, best_band
 from deep_gemm.kernels.dense_fp8 import plan_dense
 
-CONFIG = GemmConfig(128, 128, num_stages=4, num_math_warpgroups=2, cluster_m=2)
+CONFIG = GemmConfig(128, 128, num_stages=5, num_math_warpgroups=2, cluster_m=2)
 
 PROBLEM = GemmProblem(392, 200, 656, num_sms=CONFIG.cluster_size)
 """Ragged on every side. One cluster computes it all, block after block, and its ring of stages

@@ -5,8 +5,8 @@ block takes as long as the slowest of what runs side by side: the tensor cores, 
 shared memory, the math warpgroups' own round of multiplying and promoting, and the latency of the
 loads over the stages that hide it. HBM adds its time, but for what overlaps.
 
-The constants were fitted to a sweep of 2055 kernels over 42 problems on one H100, less those of two
-stages, which lies in benchmarks/results; `python -m benchmarks regret` says how far the choices are from its best.
+The constants were fitted to a sweep of 2055 kernels over 42 problems on one H100, without those of
+two stages. It lies in benchmarks/results; `python -m benchmarks regret` says how far the choices are from its best.
 """
 
 from __future__ import annotations
