@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from deep_gemm.runtime.cuda import driver
 
@@ -17,6 +17,15 @@ _L2_PROMOTION_256B = 3
 UINT8 = 0
 BFLOAT16 = 9
 _ELEMENT_BYTES = {UINT8: 1, BFLOAT16: 2}
+
+
+class _Shape(TypedDict):
+    """What cuTensorMapEncodeTiled is told of a tensor, innermost dimension first."""
+
+    dims: tuple[int, ...]
+    strides: tuple[int, ...]
+    box: tuple[int, ...]
+    swizzle: int
 
 
 class TensorMap(ctypes.Structure):
@@ -45,36 +54,29 @@ class MatrixMap:
     box_rows: int
     box_columns: int
 
-    def encode(self, destination: int, address: int) -> None:
-        """Writes the map for a matrix at `address` to the 64-byte aligned `destination`."""
-        element_bytes = _ELEMENT_BYTES[self.dtype]
-        driver().encode_tensor_map(
-            destination,
-            self.dtype,
-            address,
-            dims=(self.columns, self.rows),
-            strides=(self.row_stride * element_bytes,),
-            box=(self.box_columns, self.box_rows),
-            swizzle=_SWIZZLE[self.box_columns * element_bytes],
-            l2_promotion=_L2_PROMOTION_256B,
-        )
-
     @property
     def num_bytes(self) -> int:
         """Bytes from the matrix's first element to the end of its last."""
         last = (self.rows - 1) * self.row_stride + self.columns
         return last * _ELEMENT_BYTES[self.dtype]
 
+    def encode(self, destination: int, address: int) -> None:
+        """Writes the map for a matrix at `address` to the 64-byte aligned `destination`."""
+        driver().encode_tensor_map(
+            destination, self.dtype, address, **self._shape(), l2_promotion=_L2_PROMOTION_256B
+        )
+
     def for_emulator(self, address: int) -> EmulatedMap:
         """The same map, for a matrix at `address`, as the emulator's TMA reads it."""
         from deep_gemm.emulator.tma import TensorMap as EmulatedMap
 
+        return EmulatedMap.from_fields(self.dtype, address, **self._shape())
+
+    def _shape(self) -> _Shape:
         element_bytes = _ELEMENT_BYTES[self.dtype]
-        return EmulatedMap.from_fields(
-            self.dtype,
-            address,
-            dims=(self.columns, self.rows),
-            strides=(self.row_stride * element_bytes,),
-            box=(self.box_columns, self.box_rows),
-            swizzle=_SWIZZLE[self.box_columns * element_bytes],
-        )
+        return {
+            "dims": (self.columns, self.rows),
+            "strides": (self.row_stride * element_bytes,),
+            "box": (self.box_columns, self.box_rows),
+            "swizzle": _SWIZZLE[self.box_columns * element_bytes],
+        }
