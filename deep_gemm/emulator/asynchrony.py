@@ -9,9 +9,11 @@ from __future__ import annotations
 import enum
 import random
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
 
 Action = Callable[[], None]
+Item = TypeVar("Item")
 
 
 class Timing(enum.Enum):
@@ -43,6 +45,19 @@ class Engine:
         if self.timing is Timing.RANDOM:
             return self._random.random() < 0.5
         return self.timing is Timing.LATE
+
+    def order(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Who has the first turn, the second, and so on."""
+        if self.timing is Timing.RANDOM:
+            return self._random.sample(items, len(items))
+        return items
+
+    def gives_way(self) -> bool:
+        """Whether others run first when a warp has told them something: what it does next is late.
+
+        A warp that runs on would hide that it reads what it has just allowed to be overwritten.
+        """
+        return self.is_lazy()
 
     def advance(self) -> bool:
         """Lets one operation happen; False if none is in flight."""

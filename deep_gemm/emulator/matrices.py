@@ -54,7 +54,7 @@ def _mma(instruction: Instruction, symbols: Symbols) -> Execute:
         at_a = _offsets(desc_a, MMA_M)[first_row : first_row + WARP_ROWS]
         at_b = _offsets(desc_b, n)
         keeps = bool(fetch_scale(warp)[0])
-        release = warp.cta.begin_read(at_a, at_b)
+        release = warp.cta.begin_read("R3", at_a, at_b)
         first_thread = LANES * (warp.index % 4)
         own = slice(first_thread, first_thread + LANES)
         at_rows, at_columns = rows[own] - first_row, columns[own]

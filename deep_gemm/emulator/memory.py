@@ -98,7 +98,8 @@ class SharedMemory:
         self.base = base
         self.epoch = 0
         self.barriers: dict[int, Mbarrier] = {}
-        self._data = np.zeros(size, dtype=np.uint8)
+        # NaN in FP8, BF16 and FP32: what is computed from undefined bytes shows that it is wrong.
+        self._data = np.full(size, 0xFF, dtype=np.uint8)
         self._state = np.zeros(size, dtype=np.uint8)
         self._agent = np.full(size, NO_AGENT, dtype=np.int32)
         self._epoch = np.zeros(size, dtype=np.int32)

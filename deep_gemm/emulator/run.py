@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from deep_gemm.emulator.asynchrony import Timing
+from deep_gemm.emulator.cta import PARAMETER_BASE, SHARED_BASE
 from deep_gemm.emulator.global_memory import GlobalMemory
-from deep_gemm.emulator.grid import PARAMETER_BASE, SHARED_BASE, Launch
+from deep_gemm.emulator.grid import Launch
 from deep_gemm.emulator.operands import Symbols
 from deep_gemm.emulator.program import Program, compile_kernel
 from deep_gemm.emulator.ptx import parse

@@ -43,6 +43,7 @@ def _mbarrier_arrive(instruction: Instruction, symbols: Symbols) -> Execute:
                 barrier.arrive(agent=warp.agent)
             else:
                 barrier.arrive(1 if amount is None else int(amount(warp)[lane]), warp.agent)
+        warp.gives_way = warp.cta.cluster.engine.gives_way()
         return None
 
     return execute

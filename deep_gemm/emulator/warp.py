@@ -18,7 +18,7 @@ from deep_gemm.emulator.errors import EmulationError, HazardError
 from deep_gemm.emulator.ir import Register
 
 if TYPE_CHECKING:
-    from deep_gemm.emulator.grid import Cta
+    from deep_gemm.emulator.cta import Cta
     from deep_gemm.emulator.program import Program, Step
 
 LANES = 32
@@ -108,6 +108,7 @@ class Warp:
         self.store_groups: dict[int, list[list[Callable[[], None]]]] = {}
         self.cluster_round = 0
         self.num_steps = 0
+        self.gives_way = False
 
     @property
     def has_exited(self) -> bool:
@@ -131,9 +132,14 @@ class Warp:
             self.registers[slot] = np.where(mask, value, self.registers[slot])
 
     def run(self) -> bool:
-        """Executes until every group waits or is gone; True if anything was executed."""
+        """Executes until every group waits or is gone, or the warp gives way to the others.
+
+        Returns:
+            Whether anything was executed.
+        """
         progress = False
-        while (group := self._next_group()) is not None:
+        self.gives_way = False
+        while not self.gives_way and (group := self._next_group()) is not None:
             progress = True
             self._run_group(group)
         return progress
@@ -215,6 +221,8 @@ class Warp:
                 if not self._execute(step, group):
                     return
                 if not (alone and len(self.groups) == 1) and self._meets_or_passes(group):
+                    return
+                if self.gives_way:
                     return
             except EmulationError as error:
                 raise self._located(error, group.pc) from None

@@ -1,0 +1,94 @@
+"""Seeded defects: one small edit of our own kernel each, and the emulator says what is wrong."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from deep_gemm.emulator.errors import HazardError
+from deep_gemm.jit import source as jit_source
+from deep_gemm.jit.codegen import generate
+from deep_gemm.jit.compiler import CompiledKernel, select_compiler
+from deep_gemm.jit.source import forget_headers, include_root, included_headers
+from tests.emulator.defects import (
+    CLUSTER_M,
+    CLUSTER_N,
+    DEFECTS,
+    IN_TURN,
+    MAP_DEFECTS,
+    OVERLAPPED,
+    WRONG,
+    Defect,
+)
+from tests.emulator.dense import ORDERS, Case, Maps, check_exact, integer_operands, run_case
+
+
+def compiled(case: Case) -> CompiledKernel:
+    """The case's kernel; what ptxas thinks of it does not matter, so long as there is PTX."""
+    kernel = generate(case.config, "90a")
+    result = select_compiler().translate(kernel, included_headers(kernel.text))
+    assert not result.failure, result.log
+    return CompiledKernel(
+        kernel.name, kernel.entry, kernel.arch, b"", result.ptx, 0, 0, 0, "", 0.0, from_cache=False
+    )
+
+
+def outcomes(
+    case: Case, kernel: CompiledKernel, alter_maps: Callable[[Maps], Maps] = lambda maps: maps
+) -> set[str]:
+    """What the runs in all orders end with, but for those that are right."""
+    operands = integer_operands(case.m, case.n, case.k)
+    found = set()
+    for order in ORDERS:
+        try:
+            d = run_case(case, order, operands, kernel, alter_maps, row_stride=case.n + 8)
+            check_exact(d, *operands)
+        except HazardError as hazard:
+            found.add(hazard.rule)
+        except AssertionError:
+            found.add(WRONG)
+    return found
+
+
+@pytest.fixture
+def headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of csrc/ that kernels are compiled from."""
+    copy = tmp_path / "csrc"
+    shutil.copytree(include_root(), copy)
+    monkeypatch.setattr(jit_source, "include_root", lambda: copy)
+    forget_headers()
+    yield copy
+    forget_headers()
+
+
+@pytest.mark.parametrize("case", [OVERLAPPED, IN_TURN, CLUSTER_M, CLUSTER_N], ids=str)
+def test_without_a_defect_nothing_is_found(case: Case, headers: Path) -> None:
+    forget_headers()
+    assert outcomes(case, compiled(case)) == set()
+
+
+@pytest.mark.parametrize("defect", DEFECTS, ids=str)
+def test_a_defect_is_found(defect: Defect, headers: Path) -> None:
+    header = headers / defect.header
+    text = header.read_text()
+    assert text.count(defect.before) == 1, "the edit no longer fits"
+    header.write_text(text.replace(defect.before, defect.after))
+    forget_headers()
+    found = outcomes(defect.case, compiled(defect.case))
+    assert defect.outcomes[0] in found and found <= set(defect.outcomes), found
+
+
+@pytest.mark.parametrize("name", MAP_DEFECTS)
+def test_a_wrong_tensor_map_is_found(name: str) -> None:
+    index, fields, expected = MAP_DEFECTS[name]
+
+    def alter(maps: Maps) -> Maps:
+        place = list(maps)[index]
+        return {**maps, place: replace(maps[place], **fields)}
+
+    forget_headers()
+    assert outcomes(OVERLAPPED, compiled(OVERLAPPED), alter) == expected
