@@ -126,11 +126,11 @@ class Cta:
         """
         readers = self._readers[rule]
         for tile in tiles:
-            np.add.at(readers, tile.reshape(-1), 1)
+            readers[tile] += 1
 
         def release() -> None:
             for tile in tiles:
-                np.subtract.at(readers, tile.reshape(-1), 1)
+                readers[tile] -= 1
 
         return release
 

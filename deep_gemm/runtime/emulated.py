@@ -14,7 +14,7 @@ from deep_gemm.runtime.launch import KernelLaunch
 @functools.cache
 def _warn_once() -> None:
     text = "CPU tensors: the CUDA kernel runs in deep_gemm's emulator, exactly and very slowly"
-    warnings.warn(text, RuntimeWarning, stacklevel=6)
+    warnings.warn(text, RuntimeWarning, stacklevel=4)
 
 
 class EmulatedPlan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -213,7 +214,7 @@ def test_k_of_zero_gives_c_or_zero(with_c: bool) -> None:
     assert_bitwise_equal(d, torch.zeros_like(d) if c is None else c)
 
 
-def test_a_process_is_warned_once_and_at_the_callers_line(tmp_path: object) -> None:
+def test_a_process_is_warned_once(tmp_path: Path) -> None:
     script = tmp_path / "caller.py"
     script.write_text(
         """\
