@@ -6,6 +6,10 @@
 
 namespace deep_gemm {
 
+// Along which dimension every four scale factors, from a multiple of four on, are 16 aligned bytes,
+// which one copy loads.
+enum class SfQuads : uint32_t { kNone, kAlongK, kAlongM };
+
 struct DenseArguments {
     TensorMap tensor_map_a;  // [m, k], box [block_m / cluster_n, 128]
     TensorMap tensor_map_b;  // [n, k], box [block_n / cluster_m, 128]
@@ -19,8 +23,8 @@ struct DenseArguments {
     uint32_t m;
     uint32_t n;
     uint32_t k;
-    uint32_t band;           // of the block order, see scheduler/dense.cuh
-    uint32_t sfa_has_quads;  // whether every four k blocks of a row of SFA are 16 aligned bytes
+    uint32_t band;  // of the block order, see scheduler/dense.cuh
+    SfQuads sfa_quads;
 };
 
 }  // namespace deep_gemm

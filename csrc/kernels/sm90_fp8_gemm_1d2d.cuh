@@ -61,13 +61,13 @@ DG_DEVICE void math_role(SharedStorage<kConfig>& smem, const DenseArguments& arg
                          Scheduler scheduler, int warpgroup_idx) {
     if constexpr (kConfig.num_math_warpgroups > 1) ptx::setmaxnreg_inc<kMathRegisters>();
     const uint32_t num_k_blocks = ceil_div<uint32_t>(args.k, kConfig.kBlockK);
-    Multiplier<kConfig> multiplier(smem, warpgroup_idx);
+    Multiplier<kConfig> multiplier(smem, args.sfa_quads, warpgroup_idx);
     BlockCoordinates block;
     while (scheduler.next_block(block)) {
         float accum[kConfig.num_waves()][kConfig.block_n / 2] = {};
         multiplier.multiply(accum, num_k_blocks, block.n % kConfig.kGranN);
-        store_block<kConfig>(smem.d, &args.tensor_map_d, block.m, block.n, args.m, args.n, accum,
-                             warpgroup_idx);
+        store_block<kConfig>(smem.d[warpgroup_idx], &args.tensor_map_d, block, args.m, args.n,
+                             accum, warpgroup_idx);
     }
     if (threadIdx.x % kConfig.kWarpgroup == 0) ptx::tma_store_wait_read();
     __syncwarp();

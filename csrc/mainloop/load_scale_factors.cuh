@@ -2,8 +2,9 @@
 //
 // TMA would need SFA to be M-major with rows padded to 16 bytes, and most callers hold it K-major.
 // A gather takes either layout, or any slice, as it is: no transposing kernel runs before the GEMM.
-// Scale factors have a ring of their own, in groups of four k blocks: in a K-major SFA those are
-// one copy of 16 bytes, and the tiles never wait for a slow one.
+// Scale factors have a ring of their own, in groups of four k blocks, so that the tiles never wait
+// for a slow one, and where four of them are adjacent in memory, in either direction, one copy of
+// 16 bytes loads them. A group of SFA keeps the order that it was loaded in: see SfaLayout.
 #pragma once
 
 #include "common/math.cuh"
@@ -17,21 +18,33 @@
 
 namespace deep_gemm {
 
-// Copies one group of SFA: block_m rows, a row per lane and turn. What lies outside becomes zero.
+// Copies one group of SFA: block_m rows by four k blocks. What lies outside becomes zero.
 //   source     the group's first word
 //   rows, ks   rows and k blocks from there to the end of SFA
 template <GemmConfig kConfig>
-DG_DEVICE void load_sfa_group(float (&destination)[kConfig.mma_rows()][kConfig.kSfGroup],
-                              const float* source, int rows, int ks, const DenseArguments& args) {
+DG_DEVICE void load_sfa_group(float* destination, const float* source, int rows, int ks,
+                              const DenseArguments& args) {
+    if (args.sfa_quads == SfQuads::kAlongM) {
+        constexpr int kRowQuads = kConfig.block_m / 4;
+#pragma unroll
+        for (int i = ptx::lane_idx(); i < kRowQuads * kConfig.kSfGroup; i += 32) {
+            const int row = i / kConfig.kSfGroup * 4;
+            const int k = i % kConfig.kSfGroup;
+            const int words = k < ks ? min(max(rows - row, 0), 4) : 0;
+            ptx::cp_async_16(destination + i * 4, source + row + k * args.sfa_stride_k, 4 * words);
+        }
+        return;
+    }
 #pragma unroll
     for (int row = ptx::lane_idx(); row < kConfig.block_m; row += 32) {
+        float* row_destination = destination + row * kConfig.kSfGroup;
         const float* words = source + row * args.sfa_stride_m;
-        if (args.sfa_has_quads) {
-            ptx::cp_async_16(destination[row], words, row < rows ? 4 * min(ks, 4) : 0);
+        if (args.sfa_quads == SfQuads::kAlongK) {
+            ptx::cp_async_16(row_destination, words, row < rows ? 4 * min(ks, 4) : 0);
         } else {
 #pragma unroll
             for (int k = 0; k < kConfig.kSfGroup; ++k) {
-                ptx::cp_async_4(&destination[row][k], words + k * args.sfa_stride_k,
+                ptx::cp_async_4(row_destination + k, words + k * args.sfa_stride_k,
                                 row < rows && k < ks ? 4 : 0);
             }
         }

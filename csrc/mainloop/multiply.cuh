@@ -3,6 +3,7 @@
 
 #include "common/types.cuh"
 #include "config.cuh"
+#include "kernels/arguments.cuh"
 #include "layout/accumulator.cuh"
 #include "layout/smem_descriptor.cuh"
 #include "mainloop/promotion.cuh"
@@ -37,12 +38,15 @@ struct Multiplier {
     SmemDescriptor a;      // the warpgroup's rows of A in its stage
     SmemDescriptor b;      // B in its stage
     bool is_full = false;  // whether that stage is known to be full
-    State pending;         // oldest k block that is not released, where there are two in flight
+    // Where there are two k blocks in flight:
+    State pending;       // oldest k block that is not released
+    int k_in_group = 0;  // of the next k block, in its group of scale factors
 
-    DG_DEVICE Multiplier(SharedStorage<kConfig>& smem, int warpgroup_idx)
+    DG_DEVICE Multiplier(SharedStorage<kConfig>& smem, SfQuads sfa_quads, int warpgroup_idx)
         : pipeline{smem.barriers},
-          sf_reader(smem, warpgroup_idx * kNumWaves * kConfig.kMmaM +
-                              accumulator_row(threadIdx.x % kConfig.kWarpgroup)),
+          sf_reader(smem, sfa_quads,
+                    warpgroup_idx * kNumWaves * kConfig.kMmaM +
+                        accumulator_row(threadIdx.x % kConfig.kWarpgroup)),
           a(smem.a[0] + warpgroup_idx * kNumWaves * kSliceBytes),
           b(smem.b[0]) {}
 
@@ -85,9 +89,14 @@ struct Multiplier {
         wait_for_tiles();
         start_slice(partial.accum, 0);
         step_to_next_stage();
-        sf_reader.wait();
-        partial.sf = sf_reader.read(0);
-        sf_reader.advance(is_last);
+        if (k_in_group == 0) sf_reader.wait();
+        float sfb[kConfig.num_sfb()];
+        sf_reader.read_b(sfb, k_in_group);
+        partial.sf = sf_reader.read(sfb, k_in_group, 0);
+        if (++k_in_group == kConfig.kSfGroup || is_last) {
+            sf_reader.advance();
+            k_in_group = 0;
+        }
     }
 
     // Waits for the oldest k block, with kInFlight newer ones left running, and adds it.
@@ -101,25 +110,38 @@ struct Multiplier {
     }
 
     // One partial sum: multiply, wait, promote. The tensor cores are kept busy by the other
-    // warpgroup.
+    // warpgroup. A turn of the loop is a group of scale factors, so that a k block's place in its
+    // group is known to the compiler.
     DG_DEVICE void multiply_in_turn(float (&final_accum)[kNumWaves][kAccumSize],
                                     uint32_t num_k_blocks, uint32_t n_offset) {
-        float accum[kAccumSize];
-        for (; num_k_blocks > 0; --num_k_blocks) {
-            wait_for_tiles();
-            const uint32_t release_address = pipeline.release_address(started);
+        while (num_k_blocks > 0) {
 #pragma unroll
-            for (int wave = 0; wave < kNumWaves; ++wave) {
-                const bool is_last_wave = wave == kNumWaves - 1;
-                start_slice(accum, wave);
-                if (is_last_wave) step_to_next_stage();
-                if (wave == 0) sf_reader.wait();
-                const ScaleFactors<kConfig> sf = sf_reader.read(wave);
-                if (is_last_wave) sf_reader.advance(num_k_blocks == 1);
-                ptx::wgmma_wait_group<0>(accum);
-                if (is_last_wave) pipeline.consumer_release(release_address);
-                promote<kConfig>(final_accum[wave], accum, sf, n_offset);
+            for (int k = 0; k < kConfig.kSfGroup; ++k) {
+                multiply_k_block(final_accum, k, n_offset);
+                if (--num_k_blocks == 0) break;
             }
+            sf_reader.advance();
+        }
+    }
+
+    DG_DEVICE void multiply_k_block(float (&final_accum)[kNumWaves][kAccumSize], int k,
+                                    uint32_t n_offset) {
+        float accum[kAccumSize];
+        float sfb[kConfig.num_sfb()];
+        wait_for_tiles();
+        const uint32_t release_address = pipeline.release_address(started);
+#pragma unroll
+        for (int wave = 0; wave < kNumWaves; ++wave) {
+            start_slice(accum, wave);
+            if (wave == 0) {
+                if (k == 0) sf_reader.wait();
+                sf_reader.read_b(sfb, k);
+            }
+            const ScaleFactors<kConfig> sf = sf_reader.read(sfb, k, wave);
+            if (wave == kNumWaves - 1) step_to_next_stage();
+            ptx::wgmma_wait_group<0>(accum);
+            if (wave == kNumWaves - 1) pipeline.consumer_release(release_address);
+            promote<kConfig>(final_accum[wave], accum, sf, n_offset);
         }
     }
 

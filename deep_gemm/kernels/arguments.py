@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_int64, c_uint32, c_void_p
+from enum import IntEnum
 
 from deep_gemm.tensor_map import TensorMap
 
 ALIGNMENT = 64
 """Alignment of a tensor map, and so of a struct that holds one, in bytes."""
+
+
+class SfQuads(IntEnum):
+    """Along which dimension every four scale factors of A are 16 aligned bytes."""
+
+    NONE = 0
+    ALONG_K = 1
+    ALONG_M = 2
 
 
 class DenseArguments(ctypes.Structure):
@@ -28,7 +37,7 @@ class DenseArguments(ctypes.Structure):
         ("n", c_uint32),
         ("k", c_uint32),
         ("band", c_uint32),
-        ("sfa_has_quads", c_uint32),
+        ("sfa_quads", c_uint32),
     )
 
     @classmethod

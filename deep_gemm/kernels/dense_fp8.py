@@ -9,7 +9,7 @@ from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import Selection
 from deep_gemm.jit.build import build
 from deep_gemm.jit.codegen import generate
-from deep_gemm.kernels.arguments import DenseArguments
+from deep_gemm.kernels.arguments import DenseArguments, SfQuads
 from deep_gemm.runtime.emulated import EmulatedPlan
 from deep_gemm.runtime.launch import CudaPlan, KernelLaunch, Plan
 from deep_gemm.tensor_map import BFLOAT16, UINT8, MatrixMap
@@ -44,10 +44,15 @@ def _extent(tensor: torch.Tensor) -> int:
     return (last + 1) * tensor.element_size()
 
 
-def _has_quads(sf: torch.Tensor) -> bool:
-    """Whether every four scale factors along K of a row are 16 aligned bytes."""
+def _sf_quads(sf: torch.Tensor) -> SfQuads:
+    """Along which dimension every four scale factors are 16 aligned bytes."""
     stride_m, stride_k = sf.stride()
-    return stride_k == 1 and stride_m % 4 == 0 and sf.data_ptr() % 16 == 0
+    if sf.data_ptr() % 16 == 0:
+        if stride_k == 1 and stride_m % 4 == 0:
+            return SfQuads.ALONG_K
+        if stride_m == 1 and stride_k % 4 == 0:
+            return SfQuads.ALONG_M
+    return SfQuads.NONE
 
 
 def plan_dense(
@@ -78,7 +83,7 @@ def plan_dense(
     arguments.sfb_stride_n, arguments.sfb_stride_k = sfb.stride()
     arguments.m, arguments.n, arguments.k = problem.m, problem.n, problem.k
     arguments.band = selection.band
-    arguments.sfa_has_quads = _has_quads(sfa)
+    arguments.sfa_quads = _sf_quads(sfa)
 
     rows, columns = config.cluster_grid(problem.m, problem.n)
     num_clusters = min(problem.num_sms // config.cluster_size, rows * columns)
