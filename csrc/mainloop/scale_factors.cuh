@@ -39,13 +39,16 @@ struct ScaleFactors {
     }
 };
 
-// Walks the ring, group by group, for one thread.
+// Walks the ring, k block by k block, for one thread.
 template <GemmConfig kConfig>
 struct ScaleFactorReader {
+    static constexpr int kNumWaves = kConfig.num_waves();
+
     const SharedStorage<kConfig>& smem;
     SfPipeline<kConfig> pipeline;
     int row_offset;  // of the thread's first row in a group of SFA
     int k_stride;
+    int k_in_group = 0;  // of the next k block
     typename SfPipeline<kConfig>::State state;
 
     DG_DEVICE ScaleFactorReader(SharedStorage<kConfig>& smem, SfQuads sfa_quads, int row)
@@ -54,33 +57,29 @@ struct ScaleFactorReader {
           row_offset(SfaLayout::row_offset(sfa_quads, row)),
           k_stride(SfaLayout::k_stride(sfa_quads)) {}
 
-    DG_DEVICE void wait() const { pipeline.consumer_wait(state); }
-
-    // The scale factors of B of the group's k block `k`.
-    DG_DEVICE void read_b(float (&sfb)[kConfig.num_sfb()], int k) const {
+    // The next k block's, of each M64 slice. The last k block of a block ends its group, full or
+    // not.
+    DG_DEVICE void read(ScaleFactors<kConfig> (&sf)[kNumWaves], bool is_last) {
+        if (k_in_group == 0) pipeline.consumer_wait(state);
+        const float* sfa = smem.sfa[state.stage] + row_offset + k_in_group * k_stride;
+        const auto& sfb = smem.sfb[state.stage];
 #pragma unroll
-        for (int i = 0; i < kConfig.num_sfb(); ++i) sfb[i] = smem.sfb[state.stage][i][k];
-    }
-
-    // Those of A for one M64 slice, times those of B.
-    DG_DEVICE ScaleFactors<kConfig> read(const float (&sfb)[kConfig.num_sfb()], int k,
-                                         int wave) const {
-        const float* sfa = smem.sfa[state.stage] + row_offset + k * k_stride +
-                           wave * kConfig.kMmaM * SfaLayout::kRowStride;
-        const float rows[2] = {sfa[0], sfa[8 * SfaLayout::kRowStride]};
-        ScaleFactors<kConfig> sf;
+        for (int wave = 0; wave < kNumWaves; ++wave) {
 #pragma unroll
-        for (int i = 0; i < kConfig.num_sfb(); ++i) {
-            sf.product[i][0] = rows[0] * sfb[i];
-            sf.product[i][1] = rows[1] * sfb[i];
+            for (int half = 0; half < 2; ++half) {
+                const int row = wave * kConfig.kMmaM + half * 8;
+                const float row_sf = sfa[row * SfaLayout::kRowStride];
+#pragma unroll
+                for (int i = 0; i < kConfig.num_sfb(); ++i) {
+                    sf[wave].product[i][half] = row_sf * sfb[i][k_in_group];
+                }
+            }
         }
-        return sf;
-    }
-
-    // Goes on to the next group.
-    DG_DEVICE void advance() {
-        pipeline.consumer_release(pipeline.release_address(state));
-        state.advance();
+        if (++k_in_group == kConfig.kSfGroup || is_last) {
+            pipeline.consumer_release(pipeline.release_address(state));
+            state.advance();
+            k_in_group = 0;
+        }
     }
 };
 
