@@ -47,12 +47,12 @@ def _any(num: int, n: int, k: int) -> Operands:
 
 
 def _with_nan(num: int, n: int, k: int) -> Operands:
-    """One NaN in about a third of the rows and columns, of either sign."""
+    """One NaN in about a tenth of the rows and columns, of either sign."""
     rng = np.random.default_rng(2)
     a, b = _codes(rng, num, M, k), _codes(rng, num, n, k)
     for operand in (a, b):
-        operand[rng.random(operand.shape) < 0.4 / k] = 0x7F
-        operand[rng.random(operand.shape) < 0.4 / k] = 0xFF
+        operand[rng.random(operand.shape) < 0.1 / k] = 0x7F
+        operand[rng.random(operand.shape) < 0.1 / k] = 0xFF
     return Operands(a, b)
 
 

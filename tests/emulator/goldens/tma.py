@@ -124,11 +124,11 @@ def _loads() -> list[ProgramCase]:
 
 
 def _stores() -> list[ProgramCase]:
-    """No box begins before the tensor, and rows are multiples of 16 bytes."""
+    """No box begins before the tensor, rows are multiples of 16 bytes, and no two boxes overlap."""
     edges = Copy(UINT16, (104, 40), (64, 16), 128, (0, 1), (64, 17), num_ctas=3)
     cases = []
     for swizzle in (128, 64, 32):
-        width = replace(edges, box=(swizzle // 2, 16), swizzle=swizzle, step=(40, 13))
+        width = replace(edges, box=(swizzle // 2, 16), swizzle=swizzle, step=(64, 13))
         cases.append(_case("tma_store_2d", f"edges_{swizzle}", width))
         cases.append(_case("tma_store_2d", f"moved_{swizzle}", replace(width, place=896)))
     plain = replace(edges, box=(24, 10), swizzle=0, step=(48, 15))
@@ -138,6 +138,7 @@ def _stores() -> list[ProgramCase]:
         _case("tma_store_2d", "bf16", replace(edges, dtype=BFLOAT16)),
         _case("tma_store_3d", "edges_64", cube),
     ]
+    # Sums that overlap are exact, so that their order does not matter.
     overlapping = Copy(UINT32, (40, 20), (32, 8), 128, (0, 0), (4, 5))
     for name, dtype in (("u32", UINT32), ("f32", FLOAT32)):
         reduce = replace(overlapping, dtype=dtype)

@@ -214,7 +214,7 @@ def _case(
 
 def _cases() -> list[ProgramCase]:
     one, chain = Shape(steps=1, swizzle=32), Shape()
-    cases = [_case(f"{name}-1", one, family, 1, 2) for name, family in FAMILIES.items()]
+    cases = [_case(f"{name}-1", one, family, 1, 4) for name, family in FAMILIES.items()]
     cases += [
         _case(f"{name}-{length}", chain, FAMILIES[name], length, 2)
         for length in (4, 16, 128)
