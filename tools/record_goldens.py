@@ -37,6 +37,7 @@ from deep_gemm.emulator.errors import EmulationError  # noqa: E402
 from deep_gemm.runtime.cuda import driver  # noqa: E402
 
 WORKER_SECONDS = 240
+MAX_IDLE_WORKERS = 2
 
 
 def main(argv: list[str]) -> int:
@@ -64,11 +65,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def record(cases: Sequence[Case], out: Path, emulate: bool) -> int:
     """Runs the cases in as many workers as it takes, and writes what came back."""
+    machine = describe(emulate)
     with tempfile.TemporaryDirectory(prefix="goldens_") as folder:
         outcomes = supervise(cases, Path(folder), emulate)
     outputs = {name: value for name, value in outcomes.items() if isinstance(value, np.ndarray)}
     header = {
-        **describe(emulate),
+        **machine,
         "cases": {case.name: case.digest() for case in cases if case.name in outputs},
     }
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -88,6 +90,7 @@ def record(cases: Sequence[Case], out: Path, emulate: bool) -> int:
 def supervise(cases: Sequence[Case], folder: Path, emulate: bool) -> dict[str, Any]:
     """Each case's output, or what went wrong with it."""
     outcomes: dict[str, Any] = {}
+    num_idle = 0
     while missing := [case.name for case in cases if case.name not in outcomes]:
         (folder / "todo").write_text("\n".join(missing))
         command = [sys.executable, str(Path(__file__)), "--worker", "--out", str(folder)]
@@ -103,6 +106,9 @@ def supervise(cases: Sequence[Case], folder: Path, emulate: bool) -> dict[str, A
             outcomes[name] = outcome
             file.unlink()
         left = [name for name in missing if name not in outcomes]
+        num_idle = num_idle + 1 if left == missing else 0
+        if num_idle == MAX_IDLE_WORKERS:
+            return outcomes | dict.fromkeys(left, f"no worker gets anywhere: {reason}")
         # Whatever stopped a worker is the doing of the first case that it left undone.
         if left:
             outcomes[left[0]] = reason
