@@ -32,14 +32,11 @@ struct GemmConfig {
     DG_HOST_DEVICE constexpr int num_waves() const {
         return mma_rows() / (kMmaM * num_math_warpgroups);
     }
-    // Pieces along N in which an M64 slice is multiplied. There are two partial sums, each of a
-    // piece: whole columns where the registers allow it, else half of them.
-    DG_HOST_DEVICE constexpr int pieces_per_slice() const {
-        return num_waves() == 1 && block_n <= 144 ? 1 : 2;
+    // Partial sums per math warpgroup: two, where the registers allow it, let the tensor cores work
+    // on one k block while the previous one is promoted.
+    DG_HOST_DEVICE constexpr int num_accumulators() const {
+        return num_waves() == 1 && block_n <= 144 ? 2 : 1;
     }
-    DG_HOST_DEVICE constexpr int piece_n() const { return block_n / pieces_per_slice(); }
-    // Pieces of a k block, for one math warpgroup.
-    DG_HOST_DEVICE constexpr int num_pieces() const { return num_waves() * pieces_per_slice(); }
     DG_HOST_DEVICE constexpr int cluster_size() const { return cluster_m * cluster_n; }
     DG_HOST_DEVICE constexpr int num_threads() const {
         return kWarpgroup * (num_math_warpgroups + 1);

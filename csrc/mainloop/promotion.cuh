@@ -13,19 +13,21 @@
 
 namespace deep_gemm {
 
-// final += sfa * sfb * partial, for one piece of an M64 slice.
-//   first_column   of the piece, in the block
-//   n_offset       columns between the origin of the first SFB and the block's first column
+// final += sfa * sfb * partial, for one M64 slice.
+//   n_offset   columns between the origin of the first SFB and the block's first column
 template <GemmConfig kConfig>
-DG_DEVICE void promote(float (&final_accum)[kConfig.block_n / 2], int first_column,
-                       const float (&accum)[kConfig.piece_n() / 2], const ScaleFactors<kConfig>& sf,
-                       uint32_t n_offset) {
+DG_DEVICE void promote(float (&final_accum)[kConfig.block_n / 2],
+                       const float (&accum)[kConfig.block_n / 2],
+                       const ScaleProducts<kConfig>& products, uint32_t n_offset) {
     constexpr int kSegment = kConfig.sf_segment();
 #pragma unroll
-    for (int i = 0; i < kConfig.piece_n() / 2; ++i) {
-        const int column = first_column + i / 4 * 8;
-        const uint32_t segment = n_offset + column / kSegment * kSegment;
-        final_accum[first_column / 2 + i] += sf.at(i / 2 % 2, segment) * accum[i];
+    for (int column = 0; column < kConfig.block_n; column += kSegment) {
+        const float scale[2] = {products.at(0, n_offset + column),
+                                products.at(1, n_offset + column)};
+#pragma unroll
+        for (int i = column / 2; i < (column + kSegment) / 2; ++i) {
+            final_accum[i] += scale[i / 2 % 2] * accum[i];
+        }
     }
 }
 

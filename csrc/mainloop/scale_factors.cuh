@@ -5,26 +5,27 @@
 #include "config.cuh"
 #include "kernels/arguments.cuh"
 #include "pipeline/shared_storage.cuh"
+#include "ptx/memory.cuh"
 
 namespace deep_gemm {
 
 // Where a group of SFA in shared memory has the scale factor of (row, k block), in floats: it is
-// [row][4 k blocks], but for an SFA that is loaded in quads along M, [row / 4][4 k blocks][row %
+// [row][4 k blocks], but for an SFA that is loaded along M, [row / 4][4 k blocks][row %
 // 4]. In both, eight rows on are 32 floats on, and the eight rows that a warp reads have no bank in
 // common.
 struct SfaLayout {
     static constexpr int kRowStride = GemmConfig::kSfGroup;  // on average over eight rows
 
     // The first k block's.
-    static DG_DEVICE int row_offset(SfQuads quads, int row) {
-        return quads == SfQuads::kAlongM ? row / 4 * 16 + row % 4 : row * kRowStride;
+    static DG_DEVICE int row_offset(SfaLoad load, int row) {
+        return load == SfaLoad::kTmaAlongM ? row / 4 * 16 + row % 4 : row * kRowStride;
     }
-    static DG_DEVICE int k_stride(SfQuads quads) { return quads == SfQuads::kAlongM ? 4 : 1; }
+    static DG_DEVICE int k_stride(SfaLoad load) { return load == SfaLoad::kTmaAlongM ? 4 : 1; }
 };
 
 // What one thread multiplies its partial sums of one k block and M64 slice by: sfa * sfb.
 template <GemmConfig kConfig>
-struct ScaleFactors {
+struct ScaleProducts {
     // Of the columns that the block touches, 128 each, and of the thread's two rows, 8 apart.
     float product[kConfig.num_sfb()][2];
 
@@ -39,11 +40,26 @@ struct ScaleFactors {
     }
 };
 
+// The scale factors that one thread needs for one k block.
+template <GemmConfig kConfig>
+struct ScaleFactors {
+    float a[kConfig.num_waves()][2];
+    float b[kConfig.num_sfb()];
+
+    DG_DEVICE ScaleProducts<kConfig> products(int wave) const {
+        ScaleProducts<kConfig> result;
+#pragma unroll
+        for (int i = 0; i < kConfig.num_sfb(); ++i) {
+            result.product[i][0] = a[wave][0] * b[i];
+            result.product[i][1] = a[wave][1] * b[i];
+        }
+        return result;
+    }
+};
+
 // Walks the ring, k block by k block, for one thread.
 template <GemmConfig kConfig>
 struct ScaleFactorReader {
-    static constexpr int kNumWaves = kConfig.num_waves();
-
     const SharedStorage<kConfig>& smem;
     SfPipeline<kConfig> pipeline;
     int row_offset;  // of the thread's first row in a group of SFA
@@ -51,35 +67,33 @@ struct ScaleFactorReader {
     int k_in_group = 0;  // of the next k block
     typename SfPipeline<kConfig>::State state;
 
-    DG_DEVICE ScaleFactorReader(SharedStorage<kConfig>& smem, SfQuads sfa_quads, int row)
+    DG_DEVICE ScaleFactorReader(SharedStorage<kConfig>& smem, SfaLoad sfa_load, int row)
         : smem(smem),
           pipeline{smem.sf_barriers},
-          row_offset(SfaLayout::row_offset(sfa_quads, row)),
-          k_stride(SfaLayout::k_stride(sfa_quads)) {}
+          row_offset(SfaLayout::row_offset(sfa_load, row)),
+          k_stride(SfaLayout::k_stride(sfa_load)) {}
 
-    // The next k block's, of each M64 slice. The last k block of a block ends its group, full or
-    // not.
-    DG_DEVICE void read(ScaleFactors<kConfig> (&sf)[kNumWaves], bool is_last) {
+    // The next k block's. The last k block of a block ends its group, full or not.
+    DG_DEVICE ScaleFactors<kConfig> read(bool is_last) {
         if (k_in_group == 0) pipeline.consumer_wait(state);
         const float* sfa = smem.sfa[state.stage] + row_offset + k_in_group * k_stride;
-        const auto& sfb = smem.sfb[state.stage];
+        ScaleFactors<kConfig> sf;
 #pragma unroll
-        for (int wave = 0; wave < kNumWaves; ++wave) {
+        for (int wave = 0; wave < kConfig.num_waves(); ++wave) {
+            const float* rows = sfa + wave * kConfig.kMmaM * SfaLayout::kRowStride;
+            sf.a[wave][0] = ptx::load_shared(rows);
+            sf.a[wave][1] = ptx::load_shared(rows + 8 * SfaLayout::kRowStride);
+        }
 #pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                const int row = wave * kConfig.kMmaM + half * 8;
-                const float row_sf = sfa[row * SfaLayout::kRowStride];
-#pragma unroll
-                for (int i = 0; i < kConfig.num_sfb(); ++i) {
-                    sf[wave].product[i][half] = row_sf * sfb[i][k_in_group];
-                }
-            }
+        for (int i = 0; i < kConfig.num_sfb(); ++i) {
+            sf.b[i] = ptx::load_shared(&smem.sfb[state.stage][i][k_in_group]);
         }
         if (++k_in_group == kConfig.kSfGroup || is_last) {
             pipeline.consumer_release(pipeline.release_address(state));
             state.advance();
             k_in_group = 0;
         }
+        return sf;
     }
 };
 

@@ -12,7 +12,7 @@ template <GemmConfig kConfig>
 using TilePipeline =
     Pipeline<kConfig.num_stages, 1, kConfig.num_math_warpgroups * 4, kConfig.cluster_size()>;
 
-// The scale-factor ring: all lanes of a warp copy, for this CTA alone.
+// The scale-factor ring: all lanes of a warp load, for this CTA alone.
 template <GemmConfig kConfig>
 using SfPipeline = Pipeline<kConfig.num_sf_groups(), 32, kConfig.num_math_warpgroups * 4, 1>;
 
@@ -31,7 +31,7 @@ struct SharedStorage {
                            [kConfig.kMmaM * kConfig.d_swizzle_bytes()];
 
     // Scale factors of kSfGroup k blocks; SFA in the order of SfaLayout.
-    alignas(16) float sfa[kSfGroups][kConfig.mma_rows() * kConfig.kSfGroup];
+    alignas(128) float sfa[kSfGroups][kConfig.mma_rows() * kConfig.kSfGroup];
     alignas(16) float sfb[kSfGroups][kConfig.num_sfb()][kConfig.kSfGroup];
 
     PipelineBarriers<kStages> barriers;

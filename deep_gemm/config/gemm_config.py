@@ -51,14 +51,9 @@ class GemmConfig:
         return self.mma_rows // (MMA_M * self.num_math_warpgroups)
 
     @property
-    def pieces_per_slice(self) -> int:
-        """Pieces along N in which an M64 slice is multiplied; two partial sums hold one each."""
-        return 1 if self.num_waves == 1 and self.block_n <= 144 else 2
-
-    @property
-    def piece_n(self) -> int:
-        """Columns of a piece: the N of the WGMMA."""
-        return self.block_n // self.pieces_per_slice
+    def num_accumulators(self) -> int:
+        """Partial sums per math warpgroup; two overlap promotion with the tensor cores."""
+        return 2 if self.num_waves == 1 and self.block_n <= 144 else 1
 
     @property
     def cluster_size(self) -> int:
@@ -113,7 +108,7 @@ class GemmConfig:
     @property
     def accumulator_registers(self) -> int:
         """Registers per math thread for the final and the partial sums."""
-        return self.num_waves * self.block_n // 2 + 2 * self.piece_n // 2
+        return (self.num_waves + self.num_accumulators) * self.block_n // 2
 
     def cluster_grid(self, m: int, n: int) -> tuple[int, int]:
         """Rows and columns of clusters that cover an [m, n] matrix."""

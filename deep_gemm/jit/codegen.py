@@ -42,12 +42,12 @@ def generate(config: GemmConfig, arch: str) -> KernelSource:
     text = f"""\
 #include "kernels/sm90_fp8_gemm_1d2d.cuh"
 
-{wgmma_specialisation(config.piece_n)}
+{wgmma_specialisation(config.block_n)}
 constexpr deep_gemm::GemmConfig kConfig{config.initialiser()};
 
 static_assert(sizeof(deep_gemm::SharedStorage<kConfig>) == {config.smem_bytes});
 static_assert(sizeof(deep_gemm::DenseArguments) == {DenseArguments.cxx_size()});
-static_assert(kConfig.piece_n() == {config.piece_n});
+static_assert(kConfig.num_accumulators() == {config.num_accumulators});
 static_assert(kConfig.num_threads() == {config.num_threads});
 static_assert(kConfig.d_swizzle_bytes() == {config.d_swizzle_bytes});
 
