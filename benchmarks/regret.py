@@ -51,7 +51,7 @@ def read_sweep(path: Path) -> dict[Problem, Times]:
     times: dict[Problem, dict[GemmConfig, float]] = defaultdict(dict)
     for line in path.read_text().splitlines():
         row = json.loads(line)
-        config = GemmConfig(**{name: row[name] for name in names})
+        config = GemmConfig(**{name: row[name] for name in names if name in row})
         times[Problem(row["m"], row["n"], row["k"])][config] = row["us"]
     return dict(times)
 

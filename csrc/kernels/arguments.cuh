@@ -14,8 +14,8 @@ struct DenseArguments {
     TensorMap tensor_map_a;  // [m, k], box [block_m / cluster_n, 128]
     TensorMap tensor_map_b;  // [n, k], box [block_n / cluster_m, 128]
     TensorMap tensor_map_d;  // [m, n], box [min(block_m, 64), one slab]
-    // For kTmaAlongK [m, num_k_blocks], box [block_m, 4]; for kTmaAlongM [ceil(m / 4),
-    // num_k_blocks, 4], box [block_m / 4, 4, 4]. Either box arrives in the order of SfaLayout.
+    // For kTmaAlongK [m, num_k_blocks], box [block_m, 4]; for kTmaAlongM [num_k_blocks, m], box
+    // [4, block_m].
     TensorMap tensor_map_sfa;
     const float* sfa;      // [m, ceil(k / 128)], any strides; for kWords only
     const float* sfb;      // [ceil(n / 128), ceil(k / 128)], any strides

@@ -2,9 +2,9 @@
 // that the tiles never wait for a slow one.
 //
 // SFA is taken as the caller has it, K-major or M-major, so that no transposing kernel runs before
-// the GEMM. TMA brings a group of it in one box, of 16 bytes by 16 bytes: the same gather by
-// cp.async takes so much of the path to shared memory that the WGMMAs slow down. What TMA does not
-// take (other strides, slices at odd addresses) goes word by word all the same.
+// the GEMM. TMA brings a group of it in one box: the same gather by cp.async takes so much of the
+// path to shared memory that the WGMMAs slow down. What TMA does not take (other strides, slices at
+// odd addresses) goes word by word all the same.
 #pragma once
 
 #include "common/math.cuh"
@@ -20,14 +20,11 @@ namespace deep_gemm {
 
 // Starts the load of one group of SFA by TMA, at a row and a k block. What lies outside arrives as
 // zeros, but for the rest of 16 bytes.
-template <GemmConfig kConfig>
 DG_DEVICE void load_sfa_box(float* destination, uint64_t* full, int row, int k_block,
                             const DenseArguments& args) {
-    if (args.sfa_load == SfaLoad::kTmaAlongK) {
-        ptx::tma_load_2d(destination, &args.tensor_map_sfa, full, k_block, row);
-    } else {
-        ptx::tma_load_3d(destination, &args.tensor_map_sfa, full, 0, k_block, row / 4);
-    }
+    const bool along_m = args.sfa_load == SfaLoad::kTmaAlongM;
+    ptx::tma_load_2d(destination, &args.tensor_map_sfa, full, along_m ? row : k_block,
+                     along_m ? k_block : row);
 }
 
 // Copies one group of SFA word by word, a row per lane and turn. What lies outside becomes zero.
@@ -85,8 +82,8 @@ DG_DEVICE void load_scale_factors(SharedStorage<kConfig>& smem, const DenseArgum
             pipeline.producer_acquire(state);
             if (issues_tma) {
                 pipeline.producer_expect(state, sizeof(float) * kConfig.block_m * kConfig.kSfGroup);
-                load_sfa_box<kConfig>(smem.sfa[state.stage], pipeline.full_barrier(state), block.m,
-                                      k_block, args);
+                load_sfa_box(smem.sfa[state.stage], pipeline.full_barrier(state), block.m, k_block,
+                             args);
             } else {
                 if (!by_tma) {
                     load_sfa_words<kConfig>(smem.sfa[state.stage],

@@ -29,7 +29,7 @@ struct Multiplier {
     // A k block's product and the scale factors that it awaits.
     struct Partial {
         float accum[kAccumSize];
-        ScaleProducts<kConfig> scale;
+        ScaleFactors<kConfig> sf;
     };
 
     TilePipeline<kConfig> pipeline;
@@ -88,17 +88,18 @@ struct Multiplier {
         start_slice(partial.accum, 0);
         step_to_next_stage();
         is_full = pipeline.consumer_test(started);
-        partial.scale = sf_reader.read(is_last).products(0);
+        partial.sf = sf_reader.read(is_last);
     }
 
     // Waits for the oldest k block, with kInFlight newer ones left running, and adds it.
     template <int kInFlight>
     DG_DEVICE void finish(float (&final_accum)[kAccumSize], Partial& partial, uint32_t n_offset) {
         const uint32_t release_address = pipeline.release_address(pending);
+        const ScaleProducts<kConfig> scale = partial.sf.products(0);
         pending.advance();
         ptx::wgmma_wait_group<kInFlight>(partial.accum);
         pipeline.consumer_release(release_address);
-        promote<kConfig>(final_accum, partial.accum, partial.scale, n_offset);
+        promote<kConfig>(final_accum, partial.accum, scale, n_offset);
     }
 
     // One partial sum: multiply, wait, promote. The tensor cores are kept busy by the other

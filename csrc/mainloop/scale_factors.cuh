@@ -9,18 +9,17 @@
 
 namespace deep_gemm {
 
-// Where a group of SFA in shared memory has the scale factor of (row, k block), in floats: it is
-// [row][4 k blocks], but for an SFA that is loaded along M, [row / 4][4 k blocks][row %
-// 4]. In both, eight rows on are 32 floats on, and the eight rows that a warp reads have no bank in
-// common.
+// Where a group of SFA in shared memory has the scale factor of (row, k block): [block_m][4], or
+// for an SFA that is loaded along M, [4][block_m]. The eight rows that a warp reads have no bank in
+// common in either.
+template <GemmConfig kConfig>
 struct SfaLayout {
-    static constexpr int kRowStride = GemmConfig::kSfGroup;  // on average over eight rows
+    int row_stride;
+    int k_stride;
 
-    // The first k block's.
-    static DG_DEVICE int row_offset(SfaLoad load, int row) {
-        return load == SfaLoad::kTmaAlongM ? row / 4 * 16 + row % 4 : row * kRowStride;
-    }
-    static DG_DEVICE int k_stride(SfaLoad load) { return load == SfaLoad::kTmaAlongM ? 4 : 1; }
+    DG_DEVICE explicit SfaLayout(SfaLoad load)
+        : row_stride(load == SfaLoad::kTmaAlongM ? 1 : kConfig.kSfGroup),
+          k_stride(load == SfaLoad::kTmaAlongM ? kConfig.block_m : 1) {}
 };
 
 // What one thread multiplies its partial sums of one k block and M64 slice by: sfa * sfb.
@@ -62,27 +61,29 @@ template <GemmConfig kConfig>
 struct ScaleFactorReader {
     const SharedStorage<kConfig>& smem;
     SfPipeline<kConfig> pipeline;
-    int row_offset;  // of the thread's first row in a group of SFA
-    int k_stride;
+    SfaLayout<kConfig> layout;
+    int row_offset;      // of the thread's first row in a group of SFA
     int k_in_group = 0;  // of the next k block
     typename SfPipeline<kConfig>::State state;
 
     DG_DEVICE ScaleFactorReader(SharedStorage<kConfig>& smem, SfaLoad sfa_load, int row)
         : smem(smem),
           pipeline{smem.sf_barriers},
-          row_offset(SfaLayout::row_offset(sfa_load, row)),
-          k_stride(SfaLayout::k_stride(sfa_load)) {}
+          layout(sfa_load),
+          row_offset(row * layout.row_stride) {}
 
     // The next k block's. The last k block of a block ends its group, full or not.
     DG_DEVICE ScaleFactors<kConfig> read(bool is_last) {
         if (k_in_group == 0) pipeline.consumer_wait(state);
-        const float* sfa = smem.sfa[state.stage] + row_offset + k_in_group * k_stride;
+        const float* sfa = smem.sfa[state.stage] + row_offset + k_in_group * layout.k_stride;
         ScaleFactors<kConfig> sf;
 #pragma unroll
         for (int wave = 0; wave < kConfig.num_waves(); ++wave) {
-            const float* rows = sfa + wave * kConfig.kMmaM * SfaLayout::kRowStride;
-            sf.a[wave][0] = ptx::load_shared(rows);
-            sf.a[wave][1] = ptx::load_shared(rows + 8 * SfaLayout::kRowStride);
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const int row = wave * kConfig.kMmaM + half * 8;
+                sf.a[wave][half] = ptx::load_shared(sfa + row * layout.row_stride);
+            }
         }
 #pragma unroll
         for (int i = 0; i < kConfig.num_sfb(); ++i) {

@@ -30,16 +30,7 @@ DG_DEVICE void tma_load_2d(void* destination, const TensorMap* map, uint64_t* ba
         : "memory");
 }
 
-DG_DEVICE void tma_load_3d(void* destination, const TensorMap* map, uint64_t* barrier, int inner,
-                           int middle, int outer) {
-    asm volatile(
-        "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
-        " [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(shared_address(destination)),
-        "l"(map), "r"(shared_address(barrier)), "r"(inner), "r"(middle), "r"(outer)
-        : "memory");
-}
-
-// tma_load_2d for every CTA of the cluster whose bit is set in `mask`: the box lands at the same
+// The same for every CTA of the cluster whose bit is set in `mask`: the box lands at the same
 // offset of each, and its bytes complete on the barrier at the same offset of each.
 DG_DEVICE void tma_load_2d_multicast(void* destination, const TensorMap* map, uint64_t* barrier,
                                      int inner, int outer, uint16_t mask) {

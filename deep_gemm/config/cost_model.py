@@ -45,6 +45,9 @@ EPILOGUE_CLOCKS = 344.0
 STORE_CLOCKS = 97.0
 """Clocks per TMA store of one slab of 64 rows, however narrow the slab is."""
 
+ROUND_CLOCKS = 450.0
+"""Clocks per further round of a block's epilogue, which waits for the stores of the one before."""
+
 HBM_BYTES_PER_US = 2.372e6
 
 HBM_OVERLAP = 0.882
@@ -112,6 +115,7 @@ def estimate(problem: GemmProblem, config: GemmConfig) -> Estimate:
     bound = max(costs, key=lambda name: costs[name])
     num_stores = config.mma_rows // MMA_M * (2 * config.block_n // config.d_swizzle_bytes)
     epilogue = EPILOGUE_CLOCKS + STORE_CLOCKS * num_stores
+    epilogue += ROUND_CLOCKS * (config.num_store_rounds - 1)
     block_clocks = problem.num_k_blocks * costs[bound] + epilogue
     compute_us = waves * block_clocks / CLOCKS_PER_US
     hbm_us = unique_bytes(problem) / HBM_BYTES_PER_US

@@ -49,15 +49,12 @@ def _sfa_map(sfa: torch.Tensor, config: GemmConfig) -> tuple[SfaLoad, BoxMap | N
     rows, num_k_blocks = sfa.shape
     stride_m, stride_k = sfa.stride()
     if sfa.data_ptr() % 16 == 0:
-        if stride_k == 1 and stride_m > 0 and stride_m % SF_GROUP == 0:
+        if stride_k == 1 and stride_m > 0 and stride_m % 4 == 0:
             box = (SF_GROUP, config.block_m)
-            strides = (4 * stride_m,)
-            return SfaLoad.TMA_ALONG_K, BoxMap(FLOAT32, (num_k_blocks, rows), strides, box)
+            return SfaLoad.TMA_ALONG_K, BoxMap(FLOAT32, (num_k_blocks, rows), (4 * stride_m,), box)
         if stride_m == 1 and stride_k > 0 and stride_k % 4 == 0:
-            # TMA takes the padding of the last four rows along.
-            dims = (4, num_k_blocks, -(-rows // 4))
-            box_m = (4, SF_GROUP, config.block_m // 4)
-            return SfaLoad.TMA_ALONG_M, BoxMap(FLOAT32, dims, (4 * stride_k, 16), box_m)
+            box = (config.block_m, SF_GROUP)
+            return SfaLoad.TMA_ALONG_M, BoxMap(FLOAT32, (rows, num_k_blocks), (4 * stride_k,), box)
     return SfaLoad.WORDS, None
 
 
