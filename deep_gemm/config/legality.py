@@ -41,6 +41,8 @@ def block_n_is_an_instruction_shape(config: GemmConfig) -> str | None:
 
 def cluster_splits_tiles(config: GemmConfig) -> str | None:
     """Each peer multicasts an equal part of a tile, in whole swizzle patterns of 8 rows."""
+    if config.cluster_m < 1 or config.cluster_n < 1:
+        return f"cluster_m and cluster_n must be positive, got {config.cluster_m, config.cluster_n}"
     if config.cluster_size > 2:
         return f"clusters of more than 2 CTAs are not supported, got {config.cluster_size}"
     if config.block_m % (8 * config.cluster_n):

@@ -15,7 +15,8 @@ from deep_gemm.config.gemm_config import GemmConfig
 from deep_gemm.config.legality import (
     MAX_ACCUMULATOR_REGISTERS,
     MAX_STAGES,
-    RULES,
+    RESOURCE_RULES,
+    SHAPE_RULES,
     SMEM_CAPACITY,
     broken_rules,
     cluster_splits_tiles,
@@ -45,6 +46,8 @@ BROKEN = [
     (GemmConfig(64, 224, 2, 1), "accumulators_fit_registers", "need 224 registers.* 216"),
     (GemmConfig(128, 256, 2, 2), "accumulators_fit_registers", "need 256 registers.* 216"),
     (GemmConfig(256, 160, 2, 2), "accumulators_fit_registers", "need 240 registers.* 216"),
+    (GemmConfig(64, 96, 4, 1, 1, 1, 2), "rounds_split_slabs", "divide 3 slabs, got 2"),
+    (GemmConfig(256, 128, 3, 2, 1, 1, 0), "rounds_split_slabs", "divide 4 slabs, got 0"),
     (GemmConfig(64, 64, 1, 1), "shared_memory_fits", r"2\.\.32, got 1"),
     (GemmConfig(16, 16, 33, 1), "shared_memory_fits", r"2\.\.32, got 33"),
     (GemmConfig(128, 128, 8, 2), "shared_memory_fits", r"needs \d{6} bytes.* 232448"),
@@ -60,7 +63,8 @@ def test_one_rule_is_broken_and_says_why(config: GemmConfig, rule: str, message:
 
 
 def test_every_rule_has_a_configuration_that_breaks_it_alone() -> None:
-    assert {rule for _, rule, _ in BROKEN} == {rule.__name__ for rule in RULES}
+    rules = {rule.__name__ for rule in (*SHAPE_RULES, *RESOURCE_RULES)}
+    assert {rule for _, rule, _ in BROKEN} == rules
 
 
 def test_a_tile_must_split_into_whole_swizzle_patterns() -> None:
@@ -71,8 +75,19 @@ def test_a_tile_must_split_into_whole_swizzle_patterns() -> None:
 
 
 def test_all_broken_rules_are_listed() -> None:
-    reasons = broken_rules(GemmConfig(48, 1000, 99, 1, 4, 4))
-    assert [reason.partition(":")[0] for reason in reasons] == [rule.__name__ for rule in RULES]
+    for config, rules in [
+        (GemmConfig(48, 1000, 99, 1, 4, 4), SHAPE_RULES),
+        (GemmConfig(256, 256, 99, 2, 1, 1, 3), RESOURCE_RULES),
+    ]:
+        reasons = broken_rules(config)
+        assert [reason.partition(":")[0] for reason in reasons] == [r.__name__ for r in rules]
+
+
+@pytest.mark.parametrize(
+    "config", [GemmConfig(0, 0, 0, 0, 0, 0, 0), GemmConfig(64, 64, 4, 1, 0, 1)], ids=str
+)
+def test_sizes_of_zero_are_illegal_and_no_crash(config: GemmConfig) -> None:
+    assert broken_rules(config)
 
 
 def test_the_limits_themselves_are_legal() -> None:

@@ -20,11 +20,14 @@ CONFIGS = [
     config
     for (block_m, num_math_warpgroups), block_n in product(SHAPES, BLOCK_N)
     for num_stages in range(2, MAX_STAGES + 1)
-    if not broken_rules(config := GemmConfig(block_m, block_n, num_stages, num_math_warpgroups))
+    for rounds in (1, 2, 4)
+    if not broken_rules(
+        config := GemmConfig(block_m, block_n, num_stages, num_math_warpgroups, 1, 1, rounds)
+    )
 ]
 DERIVED = [
     *("mma_rows", "num_waves", "num_accumulators", "cluster_size", "num_threads"),
-    *("sf_segment", "num_sfb", "d_swizzle_bytes"),
+    *("sf_segment", "num_sfb", "d_swizzle_bytes", "slabs_per_round"),
 ]
 CONSTANTS = {name: value for name, value in vars(gemm_config).items() if name.isupper()}
 FIELDS = [name for name, *_ in DenseArguments._fields_]

@@ -24,7 +24,10 @@ CONFIGS = [
     config
     for block_m, num_math_warpgroups in SHAPES
     for block_n in BLOCK_N
-    if not broken_rules(config := GemmConfig(block_m, block_n, 2, num_math_warpgroups))
+    for rounds in (1, 2, 3, 4)
+    if not broken_rules(
+        config := GemmConfig(block_m, block_n, 2, num_math_warpgroups, num_store_rounds=rounds)
+    )
 ]
 
 each_config = pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
@@ -44,12 +47,13 @@ template <GemmConfig kConfig>
 int64_t store(const float* accum, uint32_t m, uint32_t n, uint32_t rows, uint32_t columns,
               Event* log) {
     using Accum = const float[kConfig.num_waves()][kConfig.block_n / 2];
-    alignas(1024) static uint16_t d[kConfig.mma_rows() * kConfig.block_n];
+    alignas(1024) static uint8_t d[kConfig.num_math_warpgroups][kConfig.slabs_per_round()]
+                                  [kConfig.kMmaM * kConfig.d_swizzle_bytes()];
     const TensorMap map{};
     events.clear();
     for (int thread = 0; thread < 128 * kConfig.num_math_warpgroups; ++thread) {
         threadIdx.x = thread;
-        store_block<kConfig>(d, &map, m, n, rows, columns,
+        store_block<kConfig>(d[thread / 128], &map, BlockCoordinates{m, n}, rows, columns,
                              reinterpret_cast<const Accum*>(accum)[thread], thread / 128);
     }
     for (Event& event : events) {
@@ -62,7 +66,7 @@ int64_t store(const float* accum, uint32_t m, uint32_t n, uint32_t rows, uint32_
 }
 
 extern "C" {
-decltype(&store<GemmConfig{64, 16, 2, 1, 1, 1}>) stores[] = {STORES};
+decltype(&store<GemmConfig{64, 16, 2, 1, 1, 1, 1}>) stores[] = {STORES};
 }
 """
 STORE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, *[ctypes.c_uint32] * 4, ctypes.c_void_p)
@@ -100,6 +104,21 @@ def of_kind(log: Log, kind: str) -> np.ndarray:
     return log[log[:, 1] == ord(kind)]
 
 
+def rounds_of(config: GemmConfig, log: Log) -> list[Log]:
+    """The log, round by round: a round of a thread ends with its second barrier, or its commit."""
+    parts: list[list[Log]] = [[] for _ in range(config.num_store_rounds)]
+    for thread in range(128 * config.num_math_warpgroups):
+        events = log[log[:, 0] == thread]
+        last = "C" if thread % 128 == 0 else "B"
+        ends = np.flatnonzero(events[:, 1] == ord(last))[
+            0 if last == "C" else 1 :: 1 + (last == "B")
+        ]
+        assert len(ends) == config.num_store_rounds and ends[-1] == len(events) - 1
+        for part, piece in zip(parts, np.split(events, ends[:-1] + 1), strict=True):
+            part.append(piece)
+    return [np.concatenate(part) for part in parts]
+
+
 def stmatrix(config: GemmConfig, log: Log) -> tuple[np.ndarray, np.ndarray]:
     """Row addresses [warp, matrix, row, instruction], and the 8 elements of each row."""
     calls = of_kind(log, "S").reshape(config.num_math_warpgroups * 4, 32, -1, 7)
@@ -112,10 +131,10 @@ def stmatrix(config: GemmConfig, log: Log) -> tuple[np.ndarray, np.ndarray]:
 
 
 def staging(config: GemmConfig, log: Log) -> np.ndarray:
-    """Staging memory after all stmatrix, as 16-bit elements; each must be written once."""
+    """Staging memory after a round's stmatrix, as 16-bit elements; each must be written once."""
     addresses, values = stmatrix(config, log)
     places = addresses[..., None] // 2 + np.arange(8)
-    memory = np.full(config.mma_rows * config.block_n, -1)
+    memory = np.full(config.mma_rows * config.block_n // config.num_store_rounds, -1)
     memory[places] = values
     assert (np.bincount(places.ravel()) == 1).all() and (memory >= 0).all()
     return memory
@@ -123,16 +142,17 @@ def staging(config: GemmConfig, log: Log) -> np.ndarray:
 
 def play_back(config: GemmConfig, log: Log, shape: tuple[int, int]) -> np.ndarray:
     """D after all TMA stores, with -1 where nothing was stored; no element is stored twice."""
-    memory = staging(config, log)
     width = config.d_swizzle_bytes
     y, x = np.ogrid[: min(config.block_m, MMA_M), : width // 2]
     d = np.full(shape, -1)
-    for source, column, row in of_kind(log, "T")[:, 2:5]:
-        assert source % (8 * width) == 0, "a box starts where the swizzle pattern does"
-        box = memory[tma_swizzle(source + y * width + x * 2, width) // 2]
-        target = d[row : row + len(box), column : column + width // 2]
-        assert target.size and (target == -1).all()
-        target[:] = box[: target.shape[0], : target.shape[1]]
+    for part in rounds_of(config, log):
+        memory = staging(config, part)
+        for source, column, row in of_kind(part, "T")[:, 2:5]:
+            assert source % (8 * width) == 0, "a box starts where the swizzle pattern does"
+            box = memory[tma_swizzle(source + y * width + x * 2, width) // 2]
+            target = d[row : row + len(box), column : column + width // 2]
+            assert target.size and (target == -1).all()
+            target[:] = box[: target.shape[0], : target.shape[1]]
     return d
 
 
@@ -172,7 +192,8 @@ def test_writes_and_stores_are_ordered(store: Store, config: GemmConfig) -> None
     for thread in range(128 * config.num_math_warpgroups):
         kinds = "".join(map(chr, log[log[:, 0] == thread, 1]))
         expected = "WBS+FBT+C" if thread % 128 == 0 else "BS+FB"
-        assert re.fullmatch(expected, kinds), f"thread {thread}: {kinds}"
+        rounds = f"({expected}){{{config.num_store_rounds}}}"
+        assert re.fullmatch(rounds, kinds), f"thread {thread}: {kinds}"
     barriers = of_kind(log, "B")
     assert (barriers[:, 3] == 128).all()
     assert (barriers[:, 2] == 1 + barriers[:, 0] // 128).all(), "0 is __syncthreads'"

@@ -16,10 +16,10 @@ struct deep_gemm::ptx::WgmmaFp8<32> {
     }
 };
 
-constexpr deep_gemm::GemmConfig kConfig{.block_m = 128, .block_n = 32, .num_stages = 4, .num_math_warpgroups = 2, .cluster_m = 2, .cluster_n = 1};
+constexpr deep_gemm::GemmConfig kConfig{.block_m = 128, .block_n = 32, .num_stages = 4, .num_math_warpgroups = 2, .cluster_m = 2, .cluster_n = 1, .num_store_rounds = 1};
 
 static_assert(sizeof(deep_gemm::SharedStorage<kConfig>) == 95232);
-static_assert(sizeof(deep_gemm::DenseArguments) == 512);
+static_assert(sizeof(deep_gemm::DenseArguments) == 640);
 static_assert(kConfig.num_accumulators() == 2);
 static_assert(kConfig.num_threads() == 384);
 static_assert(kConfig.d_swizzle_bytes() == 64);
