@@ -147,10 +147,10 @@ def fma_f32(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
         # there, as in a NaN, the far bits are all 0.
         if (total.view(np.int64) & _FAR_BITS).all():
             return total.astype(np.float32)
-        return _canonical(_rounded_to_odd(total, product, c).astype(np.float32))
+        return _canonical(rounded_to_odd(total, product, c).astype(np.float32))
 
 
-def _rounded_to_odd(total: Lanes, a: Lanes, b: Lanes) -> Lanes:
+def rounded_to_odd(total: Lanes, a: Lanes, b: Lanes) -> Lanes:
     """a + b in FP64, truncated, with the last bit set if anything was lost.
 
     That keeps it off a midpoint between floats that it is not on.

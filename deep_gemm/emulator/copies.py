@@ -45,7 +45,7 @@ def _cp_async(instruction: Instruction, symbols: Symbols) -> Execute:
                 data[some, : int(count)] = words
             cta.shared.land(offsets, data, warp.agent, "generic")
 
-        cta.cluster.engine.submit(("cp.async", id(warp)), deliver)
+        cta.cluster.submit(("cp.async", id(warp)), deliver)
         return None
 
     return execute
@@ -65,7 +65,7 @@ def _cp_async_arrive(instruction: Instruction, symbols: Symbols) -> Execute:
             for place in places:
                 cluster.mbarrier(place).arrive(agent=warp.agent)
 
-        cluster.engine.submit(("cp.async", id(warp)), arrive)
+        cluster.submit(("cp.async", id(warp)), arrive)
         return None
 
     return execute

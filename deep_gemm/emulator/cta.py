@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_gemm.emulator.errors import HazardError
+from deep_gemm.emulator.errors import Access, HazardError
 from deep_gemm.emulator.memory import OFFSET_MASK, Proxy, SharedMemory
 from deep_gemm.emulator.tma import store_box, swizzled_offsets
 from deep_gemm.emulator.warp import LANES, Mask, Warp
@@ -34,12 +35,14 @@ class Cta:
         self.index = index
         self.rank = rank
         self.num_threads = launch.num_threads
-        self.shared = SharedMemory(launch.smem_bytes, SHARED_BASE)
+        self.shared = SharedMemory(launch.smem_bytes, SHARED_BASE, lambda: cluster.access().pc)
         self._named: dict[int, tuple[int, int]] = {}
         # By the rule that overwriting them breaks: operands of wgmma, sources of TMA stores.
         self._readers = {
             rule: np.zeros(SHARED_BASE + launch.smem_bytes, dtype=np.int16) for rule in ("R3", "R4")
         }
+        self._read_keys = itertools.count()
+        self._reads: dict[int, tuple[str, Sequence[NDArray[np.int64]], Access]] = {}
         num_warps = -(-launch.num_threads // LANES)
         self.warps = [
             Warp(launch.program, self, warp, launch.num_threads) for warp in range(num_warps)
@@ -127,8 +130,11 @@ class Cta:
         readers = self._readers[rule]
         for tile in tiles:
             readers[tile] += 1
+        key = next(self._read_keys)
+        self._reads[key] = rule, tiles, self.cluster.access()
 
         def release() -> None:
+            del self._reads[key]
             for tile in tiles:
                 readers[tile] -= 1
 
@@ -157,9 +163,10 @@ class Cta:
                 store_box(tensor_map, self.grid.memory, coordinates, values, defined)
                 release()
 
+        store = self.cluster.located(perform)
         if not self.cluster.engine.is_lazy():
-            perform()
-        return perform
+            store()
+        return store
 
     def fence_proxy(self, warp: Warp, mask: Mask) -> None:
         """Makes the warp's generic writes visible to asynchronous operations."""
@@ -171,8 +178,13 @@ class Cta:
             if is_read.any():
                 first = int(offsets.reshape(-1)[np.argmax(is_read)])
                 reader = "a wgmma" if rule == "R3" else "a TMA store"
+                other = next(
+                    access
+                    for broken, tiles, access in self._reads.values()
+                    if broken == rule and any((tile == first).any() for tile in tiles)
+                )
                 raise HazardError(
-                    rule, f"shared memory at {first:#x} overwritten while {reader} reads it"
+                    rule, f"shared memory at {first:#x} overwritten while {reader} reads it", other
                 )
 
     # Barriers

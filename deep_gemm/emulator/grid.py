@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from deep_gemm.emulator.asynchrony import Engine, Timing
+from deep_gemm.emulator.asynchrony import Action, Engine, Timing
 from deep_gemm.emulator.cta import PARAMETER_BASE, Cta
-from deep_gemm.emulator.errors import HazardError
+from deep_gemm.emulator.errors import Access, EmulationError, HazardError
 from deep_gemm.emulator.global_memory import GlobalMemory
-from deep_gemm.emulator.mbarrier import Mbarrier
+from deep_gemm.emulator.mbarrier import NO_AGENT, Mbarrier
 from deep_gemm.emulator.memory import OFFSET_MASK, RANK_SHIFT
 from deep_gemm.emulator.program import Program
 from deep_gemm.emulator.tma import TensorMap, load_box, swizzled_offsets
-from deep_gemm.emulator.warp import Warp
+from deep_gemm.emulator.warp import Group, Warp
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ class Cluster:
         self.engine = Engine(launch.timing, launch.seed + first_cta)
         self.round = 0
         self._arrived = 0
+        self.executing: tuple[Warp, Group] | None = None
         self.ctas = [Cta(self, first_cta + rank, rank) for rank in range(launch.cluster_size)]
 
     def run(self) -> None:
@@ -108,6 +109,32 @@ class Cluster:
                 progress |= warp.run()
                 progress |= self.engine.shuffle()
         return progress
+
+    def access(self) -> Access:
+        """The instruction that is executed, or was last."""
+        if self.executing is None:
+            return Access(NO_AGENT, -1)
+        warp, group = self.executing
+        return Access(warp.agent, group.pc)
+
+    def submit(self, stream: Hashable, action: Action) -> None:
+        """Puts an operation of the instruction that is executed in flight."""
+        self.engine.submit(stream, self.located(action))
+
+    def located(self, action: Action) -> Action:
+        """The action, for later: an error in it names the instruction that is executed now."""
+        if self.executing is None:
+            return action
+        warp, group = self.executing
+        pc = group.pc
+
+        def perform() -> None:
+            try:
+                action()
+            except EmulationError as error:
+                raise warp.located(error, pc) from None
+
+        return perform
 
     def mbarrier(self, address: int) -> Mbarrier:
         """The barrier at a shared::cluster address."""
@@ -149,7 +176,7 @@ class Cluster:
                 self._living(cta.rank).shared.land(offsets, box, agent, "async")
                 cta.shared.barrier(barrier).complete_tx(box.size, agent, issue_phase)
 
-            self.engine.submit(("tma", object()), deliver)
+            self.submit(("tma", object()), deliver)
 
     def _living(self, rank: int) -> Cta:
         """A CTA whose shared memory is about to be accessed."""

@@ -24,6 +24,7 @@ from deep_gemm.emulator.ir import (
     Variable,
     Vector,
 )
+from deep_gemm.emulator.source_lines import SourceLines
 from deep_gemm.emulator.tokens import Tokens
 
 _REGISTER_TYPES = {
@@ -78,12 +79,13 @@ class KernelBody:
         variables: declared in the body.
     """
 
-    def __init__(self, tokens: Tokens, symbols: Container[str]) -> None:
+    def __init__(self, tokens: Tokens, symbols: Container[str], files: dict[int, str]) -> None:
         """Parses from the opening brace to the closing one.
 
         Args:
             tokens: stand before the opening brace.
             symbols: names of parameters and of the module's variables.
+            files: names of source files, by number.
 
         Raises:
             EmulationError: something in it is not understood; the text names its line.
@@ -94,6 +96,7 @@ class KernelBody:
         self.variables: dict[str, Variable] = {}
         self._tokens = tokens
         self._symbols = symbols
+        self._lines = SourceLines(files)
         self._num_scopes = 0
         self._branches: list[tuple[int, _Scope]] = []
         self._block(None)
@@ -113,6 +116,8 @@ class KernelBody:
             self._block(scope)
         elif tokens.accept(".reg"):
             self._declare_registers(scope)
+        elif tokens.text == ".loc":
+            self._lines.read(tokens)
         elif tokens.text in SPACES:
             variable = parse_variable(tokens, is_extern=False)
             self.variables[variable.name] = variable
@@ -168,8 +173,9 @@ class KernelBody:
             operands += self._operands(scope)
         text = tokens.since(start)
         tokens.expect(";")
+        place = self._lines.place
         self.instructions.append(
-            Instruction(opcode, tuple(modifiers), tuple(operands), guard, line, text)
+            Instruction(opcode, tuple(modifiers), tuple(operands), guard, line, text, place)
         )
 
     def _guard(self, scope: _Scope) -> Guard:

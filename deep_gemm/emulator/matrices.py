@@ -72,7 +72,7 @@ def _mma(instruction: Instruction, symbols: Symbols) -> Execute:
                 warp.registers[slot] = np.ascontiguousarray(values[:, i])
             release()
 
-        warp.wgmma.open_group.append((multiply, slots))
+        warp.wgmma.open_group.append((warp.cta.cluster.located(multiply), slots))
         if not warp.cta.cluster.engine.is_lazy():
             warp.finish_wgmma_early()
         return None
