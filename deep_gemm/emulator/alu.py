@@ -12,7 +12,16 @@ from deep_gemm.emulator import approximations, bits, conversions, halves, opcode
 from deep_gemm.emulator.arithmetic import Lanes, Mask
 from deep_gemm.emulator.errors import UnknownOpcodeError
 from deep_gemm.emulator.opcodes import DTYPES, DType, Operation
-from deep_gemm.emulator.ptx import Immediate, Instruction, Operand, Pair, Register, Special, Vector
+from deep_gemm.emulator.ptx import (
+    Immediate,
+    Instruction,
+    Negated,
+    Operand,
+    Pair,
+    Register,
+    Special,
+    Vector,
+)
 
 _OPERATIONS = {
     **opcodes.OPERATIONS,
@@ -164,6 +173,8 @@ def _reader(instruction: Instruction, operand: Operand, wanted: str) -> Convert 
     if isinstance(operand, Special):
         # Some are 64 bits wide and are read as 32 too.
         return lambda value: value.astype(_held(wanted), copy=False).view(dtype)
+    if isinstance(operand, Negated):
+        operand = operand.register
     if isinstance(operand, Register):
         held = _held(operand.type)
         if held.itemsize < dtype.itemsize:

@@ -69,8 +69,8 @@ _EXACT: dict[str, tuple[Callable[..., Any], int]] = {
     "fma.rn": (arithmetic.fma_f32, 3),
     "min": (arithmetic.minimum_f32, 2),
     "max": (arithmetic.maximum_f32, 2),
-    "neg": (np.negative, 1),
-    "abs": (np.abs, 1),
+    "neg": (arithmetic.negate_f32, 1),
+    "abs": (arithmetic.magnitude_f32, 1),
 }
 
 

@@ -104,6 +104,12 @@ def unpack(pair: Lanes) -> tuple[Lanes, Lanes]:
     return (pair >> pair.dtype.type(8 * narrow.itemsize)).astype(narrow), pair.astype(narrow)
 
 
+def widen_bf16(codes: Lanes) -> Lanes:
+    """BF16 as FP32, bit by bit: unlike in any other conversion, a NaN keeps its payload."""
+    wide: Lanes = codes.astype(np.uint32) << np.uint32(16)
+    return wide.view(np.float32)
+
+
 def _encode(value: Lanes, of: Format, relu: bool, truncates: bool, saturates: bool) -> Lanes:
     if relu:
         # A NaN stays one; -0 becomes +0.
@@ -148,7 +154,8 @@ def _narrowed(value: Lanes) -> Lanes:
 
 def _with_halves() -> Iterator[tuple[str, Operation]]:
     for name, of in _HALVES.items():
-        yield f"cvt.f32.{name}", Operation(of.decode, "f32", ("b16",))
+        widen = widen_bf16 if of is BF16 else of.decode
+        yield f"cvt.f32.{name}", Operation(widen, "f32", ("b16",))
         for rounding, relu in itertools.product(("rn", "rz"), (False, True)):
             words = f"cvt.{rounding}{'.relu' if relu else ''}"
             how: dict[str, Any] = {

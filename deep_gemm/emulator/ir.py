@@ -80,13 +80,30 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class Negated:
+    """`!p`: the opposite of a predicate, as a source."""
+
+    register: Register
+
+
+@dataclass(frozen=True, slots=True)
 class Sink:
     """`_`: a result that nobody wants."""
 
 
 # A string in Union, as Python 3.10 cannot join it with `|`.
 Operand: TypeAlias = Union[
-    Register, Immediate, Symbol, Address, "TensorAddress", "Vector", Special, Label, "Pair", Sink
+    Register,
+    Immediate,
+    Symbol,
+    Address,
+    "TensorAddress",
+    "Vector",
+    Special,
+    Label,
+    "Pair",
+    "Negated",
+    Sink,
 ]
 
 

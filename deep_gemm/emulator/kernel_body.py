@@ -14,6 +14,7 @@ from deep_gemm.emulator.ir import (
     Immediate,
     Instruction,
     Label,
+    Negated,
     Operand,
     Pair,
     Register,
@@ -180,11 +181,14 @@ class KernelBody:
 
     def _guard(self, scope: _Scope) -> Guard:
         negated = self._tokens.accept("!")
+        return Guard(self._predicate(scope), negated)
+
+    def _predicate(self, scope: _Scope) -> Register:
         register = scope.register(self._tokens.text)
         if register is None or register.type != "pred":
             raise self._tokens.error("expected a predicate")
         self._tokens.take()
-        return Guard(register, negated)
+        return register
 
     def _operands(self, scope: _Scope) -> list[Operand]:
         """One or more operands between commas."""
@@ -205,6 +209,8 @@ class KernelBody:
             return self._address(scope)
         if tokens.accept("_"):
             return Sink()
+        if tokens.accept("!"):
+            return Negated(self._predicate(scope))
         value = self._value(scope)
         if isinstance(value, Symbol) and tokens.text in ("+", "-"):
             return Symbol(value.name, self._offset())

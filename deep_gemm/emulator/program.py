@@ -17,6 +17,7 @@ from deep_gemm.emulator.ir import (
     Instruction,
     Kernel,
     Label,
+    Negated,
     Pair,
     Place,
     Register,
@@ -157,6 +158,8 @@ def _registers(operands: Sequence[object]) -> Iterator[Register]:
         match operand:
             case Register():
                 yield operand
+            case Negated(register=register):
+                yield register
             case Address(base=base):
                 yield from _registers((base,))
             case TensorAddress(base=base, coordinates=coordinates):

@@ -121,10 +121,10 @@ def test_bfi(bits: int, data: st.DataObject) -> None:
     text = f"bfi.b{bits} {register}0, {register}1, {register}2, %r3, %r4"
     expected = []
     for a, b, position, length in rows:
-        bit_is_new = [
-            (position & 255) <= i < (position & 255) + (length & 255) for i in range(bits)
-        ]
-        new = a << (position & 255)
+        if bits == 32:
+            position, length = position & 255, length & 255
+        bit_is_new = [position <= i < position + length for i in range(bits)]
+        new = a << min(position, bits)
         expected.append(sum(((new if n else b) >> i & 1) << i for i, n in enumerate(bit_is_new)))
     assert run(text, *zip(*rows, strict=True)) == expected
 
@@ -139,6 +139,22 @@ def test_division(bits: int, data: st.DataObject) -> None:
     a, b = zip(*rows, strict=True)
     assert run(f"div.u{bits} {operands}", a, b) == [x // y for x, y in rows]
     assert run(f"rem.u{bits} {operands}", a, b) == [x % y for x, y in rows]
+
+
+@pytest.mark.parametrize("bits", [16, 32, 64])
+@given(data=st.data())
+def test_signed_division(bits: int, data: st.DataObject) -> None:
+    divisors = integers(bits).filter(bool)
+    rows = data.draw(st.lists(st.tuples(integers(bits), divisors), min_size=1, max_size=LANES))
+    register = REGISTER[bits]
+    operands = f"{register}0, {register}1, {register}2"
+    a, b = zip(*rows, strict=True)
+    signed = [(wrap(x, f"s{bits}"), wrap(y, f"s{bits}")) for x, y in rows]
+    quotients = [abs(x) // abs(y) * (1 if (x < 0) == (y < 0) else -1) for x, y in signed]
+    modulus = 1 << bits
+    assert run(f"div.s{bits} {operands}", a, b) == [q % modulus for q in quotients]
+    remainders = [(x - q * y) % modulus for (x, y), q in zip(signed, quotients, strict=True)]
+    assert run(f"rem.s{bits} {operands}", a, b) == remainders
 
 
 @pytest.mark.parametrize("opcode", ["div", "rem"])
