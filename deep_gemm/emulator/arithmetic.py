@@ -58,21 +58,29 @@ def high_multiply_64(a: Lanes, b: Lanes) -> Lanes:
 
 
 def divide(a: Lanes, b: Lanes, active: Mask | None) -> Lanes:
-    """Unsigned quotient. By zero it is unspecified.
+    """Quotient, cut toward zero. By zero it is unspecified.
 
     Raises:
         HazardError: an active lane divides by zero.
     """
-    return a // _divisor(b, active)
+    divisor = _divisor(b, active)
+    # The lowest number divided by -1 wraps.
+    with np.errstate(over="ignore"):
+        floor: Lanes = a // divisor
+        is_cut = (floor < 0) & (floor * divisor != a)
+    return floor + is_cut.astype(a.dtype)
 
 
 def remainder(a: Lanes, b: Lanes, active: Mask | None) -> Lanes:
-    """Unsigned remainder. By zero it is unspecified.
+    """Remainder, with the sign of a. By zero it is unspecified.
 
     Raises:
         HazardError: an active lane divides by zero.
     """
-    return a % _divisor(b, active)
+    divisor = _divisor(b, active)
+    with np.errstate(over="ignore"):
+        result: Lanes = np.fmod(a, divisor)
+    return result
 
 
 def _divisor(b: Lanes, active: Mask | None) -> Lanes:
