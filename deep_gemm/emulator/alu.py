@@ -14,12 +14,13 @@ from deep_gemm.emulator.errors import UnknownOpcodeError
 from deep_gemm.emulator.opcodes import DTYPES, DType, Operation
 from deep_gemm.emulator.ptx import Immediate, Instruction, Operand, Pair, Register, Special, Vector
 
+# What occurs in every kernel comes last: it is the faster one where two modules have the same.
 _OPERATIONS = {
-    **opcodes.OPERATIONS,
     **approximations.OPERATIONS,
     **bits.OPERATIONS,
     **conversions.OPERATIONS,
     **halves.OPERATIONS,
+    **opcodes.OPERATIONS,
 }
 
 Convert = Callable[[Lanes], Lanes]

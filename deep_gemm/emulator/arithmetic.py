@@ -68,7 +68,8 @@ def divide(a: Lanes, b: Lanes, active: Mask | None) -> Lanes:
     with np.errstate(over="ignore"):
         floor: Lanes = a // divisor
         is_cut = (floor < 0) & (floor * divisor != a)
-    return floor + is_cut.astype(a.dtype)
+    quotient: Lanes = floor + is_cut.astype(a.dtype)
+    return quotient
 
 
 def remainder(a: Lanes, b: Lanes, active: Mask | None) -> Lanes:

@@ -183,8 +183,10 @@ def test_a_defect_in_triton_s_text_is_found(line: str) -> None:
     text = text_of("fp8_dot")
     assert text.count(line) == 1
     replacement, rule = DEFECTS[line]
-    with pytest.raises(HazardError, match=rf"^{rule}: .*kernels\.py:\d+"):
+    with pytest.raises(HazardError, match=rf"^{rule}: ") as caught:
         run_dot("fp8_dot", 64, 64, 512, (Timing.LATE, 0), text.replace(line, replacement))
+    # What is left in flight at the end belongs to no instruction.
+    assert rule == "R4" or re.search(r"CTA 0, warp \d, kernels\.py:\d+, line", str(caught.value))
 
 
 def test_texts_name_no_machine() -> None:
