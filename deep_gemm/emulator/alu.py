@@ -23,12 +23,13 @@ from deep_gemm.emulator.ptx import (
     Vector,
 )
 
+# What occurs in every kernel comes last: it is the faster one where two modules have the same.
 _OPERATIONS = {
-    **opcodes.OPERATIONS,
     **approximations.OPERATIONS,
     **bits.OPERATIONS,
     **conversions.OPERATIONS,
     **halves.OPERATIONS,
+    **opcodes.OPERATIONS,
 }
 
 Convert = Callable[[Lanes], Lanes]

@@ -58,26 +58,30 @@ def high_multiply_64(a: Lanes, b: Lanes) -> Lanes:
 
 
 def divide(a: Lanes, b: Lanes, active: Mask | None) -> Lanes:
-    """The quotient, cut toward zero. By zero it is unspecified.
+    """Quotient, cut toward zero. By zero it is unspecified.
+
+    Raises:
+        HazardError: an active lane divides by zero.
+    """
+    divisor = _divisor(b, active)
+    # The lowest number divided by -1 wraps.
+    with np.errstate(over="ignore"):
+        floor: Lanes = a // divisor
+        is_cut = (floor < 0) & (floor * divisor != a)
+    quotient: Lanes = floor + is_cut.astype(a.dtype)
+    return quotient
+
+
+def remainder(a: Lanes, b: Lanes, active: Mask | None) -> Lanes:
+    """Remainder, with the sign of a. By zero it is unspecified.
 
     Raises:
         HazardError: an active lane divides by zero.
     """
     divisor = _divisor(b, active)
     with np.errstate(over="ignore"):
-        is_below = (np.fmod(a, divisor) != 0) & ((a < 0) != (divisor < 0))
-        quotient: Lanes = a // divisor + is_below.astype(a.dtype)
-    return quotient
-
-
-def remainder(a: Lanes, b: Lanes, active: Mask | None) -> Lanes:
-    """What the quotient leaves, with the sign of a. By zero it is unspecified.
-
-    Raises:
-        HazardError: an active lane divides by zero.
-    """
-    left: Lanes = np.fmod(a, _divisor(b, active))
-    return left
+        result: Lanes = np.fmod(a, divisor)
+    return result
 
 
 def _divisor(b: Lanes, active: Mask | None) -> Lanes:

@@ -74,7 +74,8 @@ def integral(value: Lanes, rounding: str) -> Lanes:
 
 def saturate(value: Lanes) -> Lanes:
     """A float cut to 0 to 1; NaN gives +0."""
-    return np.where(value > 0, np.minimum(value, np.float32(1)), np.float32(0))
+    result: Lanes = np.where(value > 0, np.minimum(value, np.float32(1)), np.float32(0))
+    return result
 
 
 def to_tf32(value: Lanes) -> Lanes:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from deep_gemm.emulator.errors import Access, HazardError
 from deep_gemm.emulator.memory import OFFSET_MASK, Proxy, SharedMemory
+from deep_gemm.emulator.spaces import PARAMETER_WINDOW
 from deep_gemm.emulator.tma import store_box, swizzled_offsets
 from deep_gemm.emulator.warp import LANES, Mask, Warp
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 SHARED_BASE = 1024
 """Offset of dynamic shared memory: the first kilobyte is the system's."""
 
-PARAMETER_BASE = 0x7000_0000_0000
+PARAMETER_BASE = PARAMETER_WINDOW
 """Generic address of the kernel's parameters."""
 
 
@@ -82,7 +83,7 @@ class Cta:
         lanes = np.flatnonzero(mask)
         if space == "param":
             data = np.frombuffer(self.grid.parameters, dtype=np.uint8)
-            at = (addresses[lanes] - np.uint64(PARAMETER_BASE)).astype(np.int64)
+            at = (addresses[lanes] & np.uint64(0xFFFF_FFFF)).astype(np.int64)
             result[lanes] = data[at[:, None] + np.arange(size)]
         elif space.startswith("shared"):
             at = (addresses[lanes] & np.uint64(OFFSET_MASK)).astype(np.int64)
@@ -150,7 +151,23 @@ class Cta:
     ) -> Callable[[], None]:
         """Starts a TMA store; the result performs it, at the latest when a thread waits."""
         tensor_map = self.grid.map_at(map_address)
-        offsets = swizzled_offsets(tensor_map, source)
+        memory = self.grid.memory
+        return self.start_store(
+            swizzled_offsets(tensor_map, source),
+            lambda values, defined: store_box(tensor_map, memory, coordinates, values, defined),
+        )
+
+    def start_store(
+        self,
+        offsets: NDArray[np.int64],
+        write: Callable[[NDArray[np.uint8], NDArray[np.bool_]], None],
+    ) -> Callable[[], None]:
+        """Starts an asynchronous copy out of shared memory; the result performs it.
+
+        Args:
+            offsets: of the bytes, in any shape.
+            write: takes them, and which of them are defined.
+        """
         release = self.begin_read("R4", offsets)
         is_done = False
 
@@ -159,8 +176,7 @@ class Cta:
             if not is_done:
                 is_done = True
                 defined = self.shared.is_defined(offsets)
-                values = self.tile(offsets)
-                store_box(tensor_map, self.grid.memory, coordinates, values, defined)
+                write(self.tile(offsets), defined)
                 release()
 
         store = self.cluster.located(perform)

@@ -72,10 +72,8 @@ class Format:
             truncates: toward zero instead of to the nearest, ties to even.
             saturates: what is too large, infinity too, becomes the largest finite value.
         """
-        magnitude = np.abs(values).astype(np.float64)
-        is_nan = np.isnan(values)
-        is_infinite = np.isinf(values)
-        magnitude[is_nan | is_infinite] = 0
+        is_nan, is_infinite = np.isnan(values), np.isinf(values)
+        magnitude = np.where(is_nan | is_infinite, 0, np.abs(values)).astype(np.float64)
         _, exponent = np.frexp(magnitude)
         # A code grows by one from each value to the next, across exponents too.
         place = np.maximum(exponent - 1, self.smallest_exponent)

@@ -104,12 +104,14 @@ def _mma(instruction: Instruction, symbols: Symbols) -> Execute:
         def multiply() -> None:
             tile = np.zeros((WARP_ROWS, n), dtype=np.float32) if keeps else None
             if tile is not None:
-                held = np.stack([warp.registers[slot] for slot in slots], axis=1)
+                held = np.stack([warp.registers[s].view(np.float32) for s in slots], axis=1)
                 tile[at_rows, at_columns] = held
             product = product_of(warp.cta.tile(at_a), warp.cta.tile(at_b), tile)
             values = product[at_rows, at_columns]
             for i, slot in enumerate(slots):
-                warp.registers[slot] = np.ascontiguousarray(values[:, i])
+                # Some compilers hold floats in registers of bits.
+                dtype = warp.registers[slot].dtype
+                warp.registers[slot] = np.ascontiguousarray(values[:, i]).view(dtype)
             release()
 
         warp.wgmma.open_group.append((warp.cta.cluster.located(multiply), slots))

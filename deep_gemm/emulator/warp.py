@@ -113,6 +113,7 @@ class Warp:
         self.cluster_round = 0
         self.num_steps = 0
         self.gives_way = False
+        self.spins = False
 
     @property
     def has_exited(self) -> bool:
@@ -142,11 +143,15 @@ class Warp:
             Whether anything was executed.
         """
         progress = False
-        self.gives_way = False
+        self.gives_way = self.spins = False
         while not self.gives_way and (group := self._next_group()) is not None:
             progress = True
             self._run_group(group)
-        return progress
+        return progress and not self.spins
+
+    def spin(self) -> None:
+        """Lets the others go on, as what was executed is no progress by itself: it polls."""
+        self.gives_way = self.spins = True
 
     def waits(self) -> list[str]:
         """What each group waits for, with its line."""

@@ -21,6 +21,7 @@ FP8_DOT = {
     "a_map": "tensordesc<fp8e4nv[{BLOCK_M}, {BLOCK_K}]>",
     "b_map": "tensordesc<fp8e4nv[{BLOCK_N}, {BLOCK_K}]>",
     "d_map": "tensordesc<bf16[{BLOCK_M}, {BLOCK_N}]>",
+    "num_m_blocks": "i32",
     "num_k_blocks": "i32",
 }
 VECTORS = {
@@ -69,6 +70,7 @@ def main() -> int:
             f"// Triton {triton.__version__}: {function.__name__} of kernels.py, {constants},"
             f" {num_warps} warps, {num_stages} stages\n"
             f"// shared memory: {kernel.metadata.shared} bytes\n"
+            f"// boxes: {[entry['block_size'] for entry in kernel.metadata.tensordesc_meta]}\n"
         )
         (FOLDER / f"{name}.ptx").write_text(header + without_folders(kernel.asm["ptx"]))
     return 0

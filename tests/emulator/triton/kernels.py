@@ -49,14 +49,15 @@ def fp8_dot(
     a_map,
     b_map,
     d_map,
+    num_m_blocks,
     num_k_blocks,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
     """D = A @ B.T in BF16, for A [m, k] and B [n, k] in e4m3; one block of D per program."""
-    m = tl.program_id(0) * BLOCK_M
-    n = tl.program_id(1) * BLOCK_N
+    m = tl.program_id(0) % num_m_blocks * BLOCK_M
+    n = tl.program_id(0) // num_m_blocks * BLOCK_N
     accum = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for k_block in range(num_k_blocks):
         a = a_map.load([m, k_block * BLOCK_K])
