@@ -48,7 +48,11 @@ def _convert(instruction: Instruction, symbols: Symbols) -> Execute:
 
 
 def _map(instruction: Instruction, symbols: Symbols) -> Execute:
-    """mapa: the address of the same place in another CTA of the cluster, generic or not."""
+    """mapa: the address of the same place in another CTA of the cluster, generic or not.
+
+    A rank that does not exist is no error before the address is used: lanes that will not use
+    theirs may give any.
+    """
     found = parts(instruction, r"mapa(?P<space>\.shared::cluster)?\.[us](?:32|64)")
     destination, source, rank = instruction.operands
     if not isinstance(destination, Register):
@@ -58,10 +62,6 @@ def _map(instruction: Instruction, symbols: Symbols) -> Execute:
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         value, ranks = fetch(warp).astype(np.uint64), which(warp)
-        size = len(warp.cta.cluster.ctas)
-        if (ranks[mask] >= size).any():
-            rank = int(ranks[mask].max())
-            raise HazardError("R13", f"mapa to CTA {rank} of a cluster of {size}")
         if window and not in_window(value, window)[mask].all():
             raise HazardError("R13", "mapa of a generic address that is not shared memory")
         place = value & np.uint64(OFFSET_MASK) | ranks.astype(np.uint64) << np.uint64(RANK_SHIFT)

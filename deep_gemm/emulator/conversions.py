@@ -36,7 +36,8 @@ def to_integer(value: Lanes, name: str, rounding: str) -> Lanes:
     """
     dtype = DTYPES[name]
     limits = np.iinfo(dtype)
-    rounded = _INTEGRAL[rounding](value.astype(np.float64))
+    with np.errstate(invalid="ignore"):
+        rounded = _INTEGRAL[rounding](value.astype(np.float64))
     is_nan = np.isnan(rounded)
     # float64 does not hold the limits of 64-bit types: compare before the cast.
     too_high, too_low = rounded >= float(limits.max), rounded <= float(limits.min)

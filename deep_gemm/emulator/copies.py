@@ -71,6 +71,52 @@ def _cp_async_arrive(instruction: Instruction, symbols: Symbols) -> Execute:
     return execute
 
 
+def _commit_copies(instruction: Instruction, symbols: Symbols) -> Execute:
+    """cp.async.commit_group: closes a group of each lane's cp.async."""
+
+    def execute(warp: Warp, mask: Mask) -> Wait | None:
+        warp.open_copies = warp.open_copies + mask
+
+        def complete() -> None:
+            warp.open_copies = warp.open_copies - mask
+
+        # Behind the copies themselves, which happen in order.
+        warp.cta.cluster.submit(("cp.async", id(warp)), complete)
+        return None
+
+    return execute
+
+
+def _wait_copies(instruction: Instruction, symbols: Symbols) -> Execute:
+    """cp.async.wait_group: at most so many of the lane's latest groups stay in flight."""
+    keep = fetcher(instruction.operands[0], symbols, np.uint32)
+
+    def execute(warp: Warp, mask: Mask) -> Wait | None:
+        limit = keep(warp)
+
+        def is_over() -> bool:
+            return bool((warp.open_copies <= limit)[mask].all())
+
+        return None if is_over() else Wait(is_over, instruction.text, repeats=False)
+
+    return execute
+
+
+def _wait_all_copies(instruction: Instruction, symbols: Symbols) -> Execute:
+    """cp.async.wait_all: closes a group and waits for all."""
+    commit = _commit_copies(instruction, symbols)
+
+    def execute(warp: Warp, mask: Mask) -> Wait | None:
+        commit(warp, mask)
+
+        def is_over() -> bool:
+            return not warp.open_copies[mask].any()
+
+        return None if is_over() else Wait(is_over, instruction.text, repeats=False)
+
+    return execute
+
+
 def _tma(instruction: Instruction, symbols: Symbols) -> Execute:
     """cp.async.bulk.tensor: a store if the first operand is a tensor map, else a load."""
     if isinstance(instruction.operands[0], TensorAddress):
@@ -167,6 +213,9 @@ def _wait_stores(instruction: Instruction, symbols: Symbols) -> Execute:
 
 TABLE: dict[str, Callable[[Instruction, Symbols], Execute]] = {
     "cp.async.mbarrier.arrive": _cp_async_arrive,
+    "cp.async.commit_group": _commit_copies,
+    "cp.async.wait_group": _wait_copies,
+    "cp.async.wait_all": _wait_all_copies,
     "cp.async.bulk.tensor": _tma,
     "cp.async.bulk.commit_group": _commit_stores,
     "cp.async.bulk.wait_group": _wait_stores,

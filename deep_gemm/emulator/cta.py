@@ -38,6 +38,8 @@ class Cta:
         self.num_threads = launch.num_threads
         self.shared = SharedMemory(launch.smem_bytes, SHARED_BASE, lambda: cluster.access().pc)
         self._named: dict[int, tuple[int, int]] = {}
+        # Predicates given to bar.red, by barrier and round.
+        self.votes: dict[tuple[int, int], list[NDArray[np.bool_]]] = {}
         # By the rule that overwriting them breaks: operands of wgmma, sources of TMA stores.
         self._readers = {
             rule: np.zeros(SHARED_BASE + launch.smem_bytes, dtype=np.int16) for rule in ("R3", "R4")

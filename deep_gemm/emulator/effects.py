@@ -10,6 +10,7 @@ import numpy as np
 from deep_gemm.emulator import (
     addresses,
     atomics,
+    barrier_reductions,
     bulk_copies,
     copies,
     fences,
@@ -136,6 +137,7 @@ _TABLE: dict[str, Build] = {
     **fences.TABLE,
     **matrix_moves.TABLE,
     **mbarrier_forms.TABLE,
+    **barrier_reductions.TABLE,
     **synchronisation.TABLE,
     **warp_lanes.TABLE,
     **copies.TABLE,

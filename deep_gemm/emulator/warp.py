@@ -111,6 +111,10 @@ class Warp:
         self.stores: dict[int, list[Callable[[], None]]] = {}
         self.store_groups: dict[int, list[list[Callable[[], None]]]] = {}
         self.cluster_round = 0
+        # Round of a bar.red that has not given its result yet.
+        self.voted_in: int | None = None
+        # Groups of cp.async in flight, by lane.
+        self.open_copies = np.zeros(LANES, dtype=np.int64)
         self.num_steps = 0
         self.gives_way = False
         self.spins = False

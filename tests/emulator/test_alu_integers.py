@@ -141,22 +141,6 @@ def test_division(bits: int, data: st.DataObject) -> None:
     assert run(f"rem.u{bits} {operands}", a, b) == [x % y for x, y in rows]
 
 
-@pytest.mark.parametrize("bits", [16, 32, 64])
-@given(data=st.data())
-def test_signed_division(bits: int, data: st.DataObject) -> None:
-    divisors = integers(bits).filter(bool)
-    rows = data.draw(st.lists(st.tuples(integers(bits), divisors), min_size=1, max_size=LANES))
-    register = REGISTER[bits]
-    operands = f"{register}0, {register}1, {register}2"
-    a, b = zip(*rows, strict=True)
-    signed = [(wrap(x, f"s{bits}"), wrap(y, f"s{bits}")) for x, y in rows]
-    quotients = [abs(x) // abs(y) * (1 if (x < 0) == (y < 0) else -1) for x, y in signed]
-    modulus = 1 << bits
-    assert run(f"div.s{bits} {operands}", a, b) == [q % modulus for q in quotients]
-    remainders = [(x - q * y) % modulus for (x, y), q in zip(signed, quotients, strict=True)]
-    assert run(f"rem.s{bits} {operands}", a, b) == remainders
-
-
 @pytest.mark.parametrize("opcode", ["div", "rem"])
 def test_division_by_zero(opcode: str) -> None:
     instruction = decode(f"{opcode}.u32 %r0, %r1, %r2")
