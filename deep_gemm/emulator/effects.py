@@ -57,7 +57,8 @@ _ORDERS = rf"(?:\.weak|\.volatile|(?:\.mmio)?\.relaxed{SCOPE}|\.acquire{SCOPE}|\
 _ACCESS = (
     rf"(?:ld|st)(?P<order>{_ORDERS})?"
     r"(?:\.(?P<space>global|param(?:::entry)?|shared(?:::cta|::cluster)?))?"
-    rf"(?:\.c[agsv]|\.lu|\.wb|\.wt|\.nc)*{LEVELS}(?:\.v[248])?\.(?P<kind>[busf])(?P<bits>8|16|32|64)"
+    rf"(?:\.c[agsv]|\.lu|\.wb|\.wt|\.nc)*{LEVELS}(?:\.v[248])?"
+    r"\.(?P<kind>[bus]|f(?=32|64))(?P<bits>8|16|32|64)"
 )
 
 
