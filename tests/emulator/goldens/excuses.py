@@ -16,12 +16,12 @@ Excuse = Callable[[Words, Words], NDArray[np.bool_]]
 
 
 def stale_predicate(computed: Words, recorded: Words) -> NDArray[np.bool_]:
-    """cluster_barriers: ptxas 13.0 miscompiles `@!p bra` back to a try_wait that sets p.
+    """cluster_barriers: ptxas miscompiles a loop around try_wait whose predicate is read behind it.
 
-    It peels the loop's first try_wait into another predicate than the rest of the loop; what reads
-    p behind the loop reads the latter, which nobody has set if the first try succeeds. So the
-    program stores -1 for each of the three phases that it has seen, which are words 3 to 5 of a
-    thread's six, where PTX says the phase.
+    ptxas 12.9 and 13.0, from -O1 on, peel the loop's first try_wait into another predicate than the
+    rest of the loop. What reads p behind the loop reads the latter, which nobody has set if the
+    first try succeeds (-O0 is right). So the program stores -1 for each of the three phases that it
+    has seen, words 3 to 5 of a thread's six, where PTX says the phase.
     """
     word = np.arange(computed.size) % 6
     return (word >= 3) & (computed == word - 3) & (recorded == 0xFFFFFFFF)
