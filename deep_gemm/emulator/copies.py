@@ -10,6 +10,7 @@ from deep_gemm.emulator.errors import EmulationError, HazardError
 from deep_gemm.emulator.global_memory import check_alignment
 from deep_gemm.emulator.ir import Address, Instruction, TensorAddress
 from deep_gemm.emulator.memory import OFFSET_MASK
+from deep_gemm.emulator.modifiers import parts
 from deep_gemm.emulator.operands import Symbols, address, fetcher
 from deep_gemm.emulator.warp import Mask, Wait, Warp
 
@@ -72,7 +73,8 @@ def _cp_async_arrive(instruction: Instruction, symbols: Symbols) -> Execute:
 
 
 def _commit_copies(instruction: Instruction, symbols: Symbols) -> Execute:
-    """cp.async.commit_group: closes a group of each lane's cp.async."""
+    """cp.async.commit_group, or as a part of wait_all: closes a group of each lane's cp.async."""
+    parts(instruction, r"cp\.async\.(?:commit_group|wait_all)")
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         warp.open_copies = warp.open_copies + mask
@@ -89,6 +91,7 @@ def _commit_copies(instruction: Instruction, symbols: Symbols) -> Execute:
 
 def _wait_copies(instruction: Instruction, symbols: Symbols) -> Execute:
     """cp.async.wait_group: at most so many of the lane's latest groups stay in flight."""
+    parts(instruction, r"cp\.async\.wait_group")
     keep = fetcher(instruction.operands[0], symbols, np.uint32)
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:

@@ -42,10 +42,13 @@ def multiply(
     if c is None:
         c = np.zeros((len(a), len(b)), dtype=np.float32)
     exponents = (_exponents(a, of)[:, None, :] + _exponents(b, of)[None, :, :]).max(axis=2)
-    _, exponent_of_c = np.frexp(np.where(np.isfinite(c), c, np.float32(0)))
-    largest = np.maximum(np.maximum(exponents, exponent_of_c - 1), _SMALLEST_EXPONENT)
+    _, exponent_of_c = np.frexp(c)
+    # For zeros, and for what is no number, frexp gives 0.
+    is_number = np.isfinite(c) & (c != 0)
+    exponent_of_c = np.where(is_number, exponent_of_c - 1, _SMALLEST_EXPONENT)
+    largest = np.maximum(np.maximum(exponents, exponent_of_c), _SMALLEST_EXPONENT)
     scale = np.ldexp(1.0, ALIGNED_BITS - largest)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         terms = of.decode(a).astype(np.float64)[:, None, :] * of.decode(b)[None, :, :]
         # Integers below 2^32: float64 adds them exactly, and a sum begun at +0 is never -0.
         total = np.trunc(terms * scale[..., None]).sum(axis=2, initial=0.0) + np.trunc(c * scale)

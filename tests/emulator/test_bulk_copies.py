@@ -218,7 +218,7 @@ def test_refused_copies(name: str) -> None:
         "cp.async.bulk.shared::cluster.global.strange [%at], [%in], 128, [%full];",
         "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f16x2 [%out], [%at], 128;",
         "cp.reduce.async.bulk.global.shared::cta.bulk_group.mul.u32 [%out], [%at], 128;",
-        "cp.async.wait_group 0;",
+        "cp.async.wait_group.read 0;",
     ],
 )
 def test_unknown_forms(text: str) -> None:

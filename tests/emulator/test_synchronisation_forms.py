@@ -215,6 +215,26 @@ def test_what_has_no_effect() -> None:
     assert lanes(body) == [6] * 32
 
 
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+def test_reductions_of_named_barriers(order: object) -> None:
+    """Three rounds of one barrier, in which all, some and few of 64 threads hold a predicate."""
+    body = """
+    setp.lt.u32 %p1, %tid, 40;
+    bar.red.popc.u32 %r9, 2, 64, %p1;
+    bar.cta.red.popc.u32 %r2, 2, 64, !%p1;
+    shl.b32 %r2, %r2, 8;
+    or.b32 %r9, %r9, %r2;
+    barrier.cta.red.or.aligned.pred %p2, 2, 64, %p1;
+    @%p2 or.b32 %r9, %r9, 65536;
+    barrier.red.and.aligned.pred %p2, 2, 64, %p1;
+    @%p2 or.b32 %r9, %r9, 131072;
+    bar.red.and.pred %p2, 0, %p2;
+    @!%p2 or.b32 %r9, %r9, 262144;
+    """
+    expected = 40 | 24 << 8 | 1 << 16 | 1 << 18
+    assert lanes(body, num_threads=64, order=order) == [expected] * 32
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -222,7 +242,8 @@ def test_what_has_no_effect() -> None:
         "fence.sc;",
         "membar.proxy.alias;",
         "griddepcontrol.go;",
-        "bar.red.popc.u32 %r1, 0, %p1;",
+        "barrier.red.popc.u32 %r1, 0, %p1;",
+        "bar.red.xor.pred %p1, 0, %p1;",
         "bar.arrive 1;",
         "barrier.cluster.arrive.acquire;",
         "mbarrier.test_wait.parity.shared::cluster.b64 %p1, [%full], 0;",
