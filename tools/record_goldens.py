@@ -79,9 +79,8 @@ def record(cases: Sequence[Case], out: Path, emulate: bool) -> int:
     for case in cases:
         outcome = outcomes[case.name]
         if isinstance(outcome, str):
-            excused = emulate and case.awaits
-            bad += not excused
-            print(f"{'not known yet' if excused else 'FAILED'}: {case.name}: {outcome}")
+            bad += 1
+            print(f"FAILED: {case.name}: {outcome}")
     size = out.stat().st_size / 1024
     print(f"{len(outputs)} of {len(cases)} cases recorded in {out}, {size:.0f} KiB")
     return 1 if bad else 0
@@ -166,7 +165,7 @@ def compare(cases: Sequence[Case], recorded: recording.Recording) -> int:
             print(f"not recorded   {case.name}")
             continue
         try:
-            text = recording.difference(case.run(machine), recorded.outputs[case.name])
+            text = recording.difference(case.run(machine), recorded.outputs[case.name], case.excuse)
         except EmulationError as error:
             text = f"{type(error).__name__}: {error}"
         if case.digest() != recorded.header["cases"][case.name]:

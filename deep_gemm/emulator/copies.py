@@ -10,6 +10,7 @@ from deep_gemm.emulator.errors import EmulationError, HazardError
 from deep_gemm.emulator.global_memory import check_alignment
 from deep_gemm.emulator.ir import Address, Instruction, TensorAddress
 from deep_gemm.emulator.memory import OFFSET_MASK
+from deep_gemm.emulator.modifiers import parts
 from deep_gemm.emulator.operands import Symbols, address, fetcher
 from deep_gemm.emulator.warp import Mask, Wait, Warp
 
@@ -45,7 +46,7 @@ def _cp_async(instruction: Instruction, symbols: Symbols) -> Execute:
                 data[some, : int(count)] = words
             cta.shared.land(offsets, data, warp.agent, "generic")
 
-        cta.cluster.engine.submit(("cp.async", id(warp)), deliver)
+        cta.cluster.submit(("cp.async", id(warp)), deliver)
         return None
 
     return execute
@@ -65,8 +66,56 @@ def _cp_async_arrive(instruction: Instruction, symbols: Symbols) -> Execute:
             for place in places:
                 cluster.mbarrier(place).arrive(agent=warp.agent)
 
-        cluster.engine.submit(("cp.async", id(warp)), arrive)
+        cluster.submit(("cp.async", id(warp)), arrive)
         return None
+
+    return execute
+
+
+def _commit_copies(instruction: Instruction, symbols: Symbols) -> Execute:
+    """cp.async.commit_group, or as a part of wait_all: closes a group of each lane's cp.async."""
+    parts(instruction, r"cp\.async\.(?:commit_group|wait_all)")
+
+    def execute(warp: Warp, mask: Mask) -> Wait | None:
+        warp.open_copies = warp.open_copies + mask
+
+        def complete() -> None:
+            warp.open_copies = warp.open_copies - mask
+
+        # Behind the copies themselves, which happen in order.
+        warp.cta.cluster.submit(("cp.async", id(warp)), complete)
+        return None
+
+    return execute
+
+
+def _wait_copies(instruction: Instruction, symbols: Symbols) -> Execute:
+    """cp.async.wait_group: at most so many of the lane's latest groups stay in flight."""
+    parts(instruction, r"cp\.async\.wait_group")
+    keep = fetcher(instruction.operands[0], symbols, np.uint32)
+
+    def execute(warp: Warp, mask: Mask) -> Wait | None:
+        limit = keep(warp)
+
+        def is_over() -> bool:
+            return bool((warp.open_copies <= limit)[mask].all())
+
+        return None if is_over() else Wait(is_over, instruction.text, repeats=False)
+
+    return execute
+
+
+def _wait_all_copies(instruction: Instruction, symbols: Symbols) -> Execute:
+    """cp.async.wait_all: closes a group and waits for all."""
+    commit = _commit_copies(instruction, symbols)
+
+    def execute(warp: Warp, mask: Mask) -> Wait | None:
+        commit(warp, mask)
+
+        def is_over() -> bool:
+            return not warp.open_copies[mask].any()
+
+        return None if is_over() else Wait(is_over, instruction.text, repeats=False)
 
     return execute
 
@@ -167,6 +216,9 @@ def _wait_stores(instruction: Instruction, symbols: Symbols) -> Execute:
 
 TABLE: dict[str, Callable[[Instruction, Symbols], Execute]] = {
     "cp.async.mbarrier.arrive": _cp_async_arrive,
+    "cp.async.commit_group": _commit_copies,
+    "cp.async.wait_group": _wait_copies,
+    "cp.async.wait_all": _wait_all_copies,
     "cp.async.bulk.tensor": _tma,
     "cp.async.bulk.commit_group": _commit_stores,
     "cp.async.bulk.wait_group": _wait_stores,

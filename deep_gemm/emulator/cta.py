@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_gemm.emulator.errors import HazardError
+from deep_gemm.emulator.errors import Access, HazardError
 from deep_gemm.emulator.memory import OFFSET_MASK, Proxy, SharedMemory
+from deep_gemm.emulator.spaces import PARAMETER_WINDOW
 from deep_gemm.emulator.tma import store_box, swizzled_offsets
 from deep_gemm.emulator.warp import LANES, Mask, Warp
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 SHARED_BASE = 1024
 """Offset of dynamic shared memory: the first kilobyte is the system's."""
 
-PARAMETER_BASE = 0x7000_0000_0000
+PARAMETER_BASE = PARAMETER_WINDOW
 """Generic address of the kernel's parameters."""
 
 
@@ -34,12 +36,16 @@ class Cta:
         self.index = index
         self.rank = rank
         self.num_threads = launch.num_threads
-        self.shared = SharedMemory(launch.smem_bytes, SHARED_BASE)
+        self.shared = SharedMemory(launch.smem_bytes, SHARED_BASE, lambda: cluster.access().pc)
         self._named: dict[int, tuple[int, int]] = {}
+        # Predicates given to bar.red, by barrier and round.
+        self.votes: dict[tuple[int, int], list[NDArray[np.bool_]]] = {}
         # By the rule that overwriting them breaks: operands of wgmma, sources of TMA stores.
         self._readers = {
             rule: np.zeros(SHARED_BASE + launch.smem_bytes, dtype=np.int16) for rule in ("R3", "R4")
         }
+        self._read_keys = itertools.count()
+        self._reads: dict[int, tuple[str, Sequence[NDArray[np.int64]], Access]] = {}
         num_warps = -(-launch.num_threads // LANES)
         self.warps = [
             Warp(launch.program, self, warp, launch.num_threads) for warp in range(num_warps)
@@ -79,7 +85,7 @@ class Cta:
         lanes = np.flatnonzero(mask)
         if space == "param":
             data = np.frombuffer(self.grid.parameters, dtype=np.uint8)
-            at = (addresses[lanes] - np.uint64(PARAMETER_BASE)).astype(np.int64)
+            at = (addresses[lanes] & np.uint64(0xFFFF_FFFF)).astype(np.int64)
             result[lanes] = data[at[:, None] + np.arange(size)]
         elif space.startswith("shared"):
             at = (addresses[lanes] & np.uint64(OFFSET_MASK)).astype(np.int64)
@@ -127,8 +133,11 @@ class Cta:
         readers = self._readers[rule]
         for tile in tiles:
             readers[tile] += 1
+        key = next(self._read_keys)
+        self._reads[key] = rule, tiles, self.cluster.access()
 
         def release() -> None:
+            del self._reads[key]
             for tile in tiles:
                 readers[tile] -= 1
 
@@ -144,7 +153,23 @@ class Cta:
     ) -> Callable[[], None]:
         """Starts a TMA store; the result performs it, at the latest when a thread waits."""
         tensor_map = self.grid.map_at(map_address)
-        offsets = swizzled_offsets(tensor_map, source)
+        memory = self.grid.memory
+        return self.start_store(
+            swizzled_offsets(tensor_map, source),
+            lambda values, defined: store_box(tensor_map, memory, coordinates, values, defined),
+        )
+
+    def start_store(
+        self,
+        offsets: NDArray[np.int64],
+        write: Callable[[NDArray[np.uint8], NDArray[np.bool_]], None],
+    ) -> Callable[[], None]:
+        """Starts an asynchronous copy out of shared memory; the result performs it.
+
+        Args:
+            offsets: of the bytes, in any shape.
+            write: takes them, and which of them are defined.
+        """
         release = self.begin_read("R4", offsets)
         is_done = False
 
@@ -153,13 +178,13 @@ class Cta:
             if not is_done:
                 is_done = True
                 defined = self.shared.is_defined(offsets)
-                values = self.tile(offsets)
-                store_box(tensor_map, self.grid.memory, coordinates, values, defined)
+                write(self.tile(offsets), defined)
                 release()
 
+        store = self.cluster.located(perform)
         if not self.cluster.engine.is_lazy():
-            perform()
-        return perform
+            store()
+        return store
 
     def fence_proxy(self, warp: Warp, mask: Mask) -> None:
         """Makes the warp's generic writes visible to asynchronous operations."""
@@ -171,8 +196,13 @@ class Cta:
             if is_read.any():
                 first = int(offsets.reshape(-1)[np.argmax(is_read)])
                 reader = "a wgmma" if rule == "R3" else "a TMA store"
+                other = next(
+                    access
+                    for broken, tiles, access in self._reads.values()
+                    if broken == rule and any((tile == first).any() for tile in tiles)
+                )
                 raise HazardError(
-                    rule, f"shared memory at {first:#x} overwritten while {reader} reads it"
+                    rule, f"shared memory at {first:#x} overwritten while {reader} reads it", other
                 )
 
     # Barriers

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from deep_gemm.emulator.asynchrony import Engine, Timing
+import numpy as np
+from numpy.typing import NDArray
+
+from deep_gemm.emulator.asynchrony import Action, Engine, Timing
 from deep_gemm.emulator.cta import PARAMETER_BASE, Cta
-from deep_gemm.emulator.errors import HazardError
-from deep_gemm.emulator.global_memory import GlobalMemory
-from deep_gemm.emulator.mbarrier import Mbarrier
+from deep_gemm.emulator.errors import Access, EmulationError, HazardError
+from deep_gemm.emulator.global_memory import Bytes, GlobalMemory
+from deep_gemm.emulator.mbarrier import NO_AGENT, Mbarrier
 from deep_gemm.emulator.memory import OFFSET_MASK, RANK_SHIFT
 from deep_gemm.emulator.program import Program
 from deep_gemm.emulator.tma import TensorMap, load_box, swizzled_offsets
-from deep_gemm.emulator.warp import Warp
+from deep_gemm.emulator.warp import Group, Warp
+
+MAX_IDLE_ROUNDS = 1000
+"""How often all warps may poll in vain before that is a deadlock."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,7 @@ class Cluster:
         self.engine = Engine(launch.timing, launch.seed + first_cta)
         self.round = 0
         self._arrived = 0
+        self.executing: tuple[Warp, Group] | None = None
         self.ctas = [Cta(self, first_cta + rank, rank) for rank in range(launch.cluster_size)]
 
     def run(self) -> None:
@@ -83,8 +90,13 @@ class Cluster:
             HazardError: a deadlock, or something is in flight at the end.
         """
         warps = [warp for cta in self.ctas for warp in cta.warps]
+        idle = 0
         while any(not warp.has_exited for warp in warps):
-            if not self._give_turns() and not self.engine.advance():
+            if self._give_turns() or self.engine.advance():
+                idle = 0
+                continue
+            idle += 1
+            if idle > MAX_IDLE_ROUNDS or not any(warp.spins for warp in warps):
                 raise HazardError("R11", self._deadlock(warps))
         while self.engine.advance():
             pass
@@ -108,6 +120,32 @@ class Cluster:
                 progress |= warp.run()
                 progress |= self.engine.shuffle()
         return progress
+
+    def access(self) -> Access:
+        """The instruction that is executed, or was last."""
+        if self.executing is None:
+            return Access(NO_AGENT, -1)
+        warp, group = self.executing
+        return Access(warp.agent, group.pc)
+
+    def submit(self, stream: Hashable, action: Action) -> None:
+        """Puts an operation of the instruction that is executed in flight."""
+        self.engine.submit(stream, self.located(action))
+
+    def located(self, action: Action) -> Action:
+        """The action, for later: an error in it names the instruction that is executed now."""
+        if self.executing is None:
+            return action
+        warp, group = self.executing
+        pc = group.pc
+
+        def perform() -> None:
+            try:
+                action()
+            except EmulationError as error:
+                raise warp.located(error, pc) from None
+
+        return perform
 
     def mbarrier(self, address: int) -> Mbarrier:
         """The barrier at a shared::cluster address."""
@@ -149,7 +187,45 @@ class Cluster:
                 self._living(cta.rank).shared.land(offsets, box, agent, "async")
                 cta.shared.barrier(barrier).complete_tx(box.size, agent, issue_phase)
 
-            self.engine.submit(("tma", object()), deliver)
+            self.submit(("tma", object()), deliver)
+
+    def fill(
+        self,
+        rank: int,
+        offsets: NDArray[np.int64],
+        barrier: int,
+        read: Callable[[], Bytes],
+        agent: int,
+    ) -> None:
+        """Starts a bulk copy into the shared memory of one CTA.
+
+        Args:
+            rank: of the CTA.
+            offsets: of the bytes.
+            barrier: offset of the mbarrier that counts them.
+            read: gives the bytes when the copy happens.
+            agent: who issues it.
+        """
+        cta = self.cta_of_rank(rank)
+        cta.begin_fill(offsets, agent, "async")
+        issue_phase = cta.shared.barrier(barrier).phase
+
+        def deliver() -> None:
+            data = read()
+            self._living(rank).shared.land(offsets, data, agent, "async")
+            cta.shared.barrier(barrier).complete_tx(data.size, agent, issue_phase)
+
+        self.submit(("bulk", object()), deliver)
+
+    def cta_of_rank(self, rank: int) -> Cta:
+        """The CTA of a rank, whose shared memory is about to be accessed.
+
+        Raises:
+            HazardError: R13, there is none; R12, it has left.
+        """
+        if rank >= len(self.ctas):
+            raise HazardError("R13", f"access to CTA {rank} of a cluster of {len(self.ctas)}")
+        return self._living(rank)
 
     def _living(self, rank: int) -> Cta:
         """A CTA whose shared memory is about to be accessed."""

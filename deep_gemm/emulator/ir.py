@@ -80,13 +80,30 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class Negated:
+    """`!p`: the opposite of a predicate, as a source."""
+
+    register: Register
+
+
+@dataclass(frozen=True, slots=True)
 class Sink:
     """`_`: a result that nobody wants."""
 
 
 # A string in Union, as Python 3.10 cannot join it with `|`.
 Operand: TypeAlias = Union[
-    Register, Immediate, Symbol, Address, "TensorAddress", "Vector", Special, Label, "Pair", Sink
+    Register,
+    Immediate,
+    Symbol,
+    Address,
+    "TensorAddress",
+    "Vector",
+    Special,
+    Label,
+    "Pair",
+    "Negated",
+    Sink,
 ]
 
 
@@ -96,6 +113,26 @@ class Guard:
 
     register: Register
     negated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A line of source.
+
+    Attributes:
+        file: its name, relative to where the compiled file lies: "mainloop/multiply.cuh".
+        line: from 1.
+        inlined_at: the call, if the line is in a function that was inlined.
+    """
+
+    file: str
+    line: int
+    inlined_at: Place | None = None
+
+    def __str__(self) -> str:
+        """The line, and the calls that led there, innermost first."""
+        here = f"{self.file}:{self.line}"
+        return here if self.inlined_at is None else f"{here} < {self.inlined_at}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +146,7 @@ class Instruction:
         guard: the predicate, if any.
         line: of the PTX text, from 1, where the instruction (or its guard) starts.
         text: as written, on one line, without the semicolon.
+        place: in the source, if the text has line information.
     """
 
     opcode: str
@@ -117,6 +155,7 @@ class Instruction:
     guard: Guard | None
     line: int
     text: str
+    place: Place | None = None
 
     @property
     def name(self) -> str:

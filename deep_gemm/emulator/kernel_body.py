@@ -14,6 +14,7 @@ from deep_gemm.emulator.ir import (
     Immediate,
     Instruction,
     Label,
+    Negated,
     Operand,
     Pair,
     Register,
@@ -24,6 +25,7 @@ from deep_gemm.emulator.ir import (
     Variable,
     Vector,
 )
+from deep_gemm.emulator.source_lines import SourceLines
 from deep_gemm.emulator.tokens import Tokens
 
 _REGISTER_TYPES = {
@@ -78,12 +80,13 @@ class KernelBody:
         variables: declared in the body.
     """
 
-    def __init__(self, tokens: Tokens, symbols: Container[str]) -> None:
+    def __init__(self, tokens: Tokens, symbols: Container[str], files: dict[int, str]) -> None:
         """Parses from the opening brace to the closing one.
 
         Args:
             tokens: stand before the opening brace.
             symbols: names of parameters and of the module's variables.
+            files: names of source files, by number.
 
         Raises:
             EmulationError: something in it is not understood; the text names its line.
@@ -94,6 +97,7 @@ class KernelBody:
         self.variables: dict[str, Variable] = {}
         self._tokens = tokens
         self._symbols = symbols
+        self._lines = SourceLines(files)
         self._num_scopes = 0
         self._branches: list[tuple[int, _Scope]] = []
         self._block(None)
@@ -113,6 +117,8 @@ class KernelBody:
             self._block(scope)
         elif tokens.accept(".reg"):
             self._declare_registers(scope)
+        elif tokens.text == ".loc":
+            self._lines.read(tokens)
         elif tokens.text in SPACES:
             variable = parse_variable(tokens, is_extern=False)
             self.variables[variable.name] = variable
@@ -168,17 +174,21 @@ class KernelBody:
             operands += self._operands(scope)
         text = tokens.since(start)
         tokens.expect(";")
+        place = self._lines.place
         self.instructions.append(
-            Instruction(opcode, tuple(modifiers), tuple(operands), guard, line, text)
+            Instruction(opcode, tuple(modifiers), tuple(operands), guard, line, text, place)
         )
 
     def _guard(self, scope: _Scope) -> Guard:
         negated = self._tokens.accept("!")
+        return Guard(self._predicate(scope), negated)
+
+    def _predicate(self, scope: _Scope) -> Register:
         register = scope.register(self._tokens.text)
         if register is None or register.type != "pred":
             raise self._tokens.error("expected a predicate")
         self._tokens.take()
-        return Guard(register, negated)
+        return register
 
     def _operands(self, scope: _Scope) -> list[Operand]:
         """One or more operands between commas."""
@@ -199,6 +209,8 @@ class KernelBody:
             return self._address(scope)
         if tokens.accept("_"):
             return Sink()
+        if tokens.accept("!"):
+            return Negated(self._predicate(scope))
         value = self._value(scope)
         if isinstance(value, Symbol) and tokens.text in ("+", "-"):
             return Symbol(value.name, self._offset())

@@ -9,35 +9,75 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_gemm.emulator import wgmma
+from deep_gemm.emulator import wgmma, wgmma_halves
 from deep_gemm.emulator.errors import EmulationError, HazardError
-from deep_gemm.emulator.ir import Immediate, Instruction, Vector
+from deep_gemm.emulator.float_formats import BF16, FP16
+from deep_gemm.emulator.ir import Immediate, Instruction, Operand, Vector
 from deep_gemm.emulator.operands import LANES, Symbols, fetcher
 from deep_gemm.emulator.warp import Mask, Wait, Warp
 
 Execute = Callable[[Warp, Mask], Wait | None]
 
 MMA_M = 64
-MMA_K = 32
+K_BYTES = 32
 WARP_ROWS = 16
+
+_HALVES = {"bf16": BF16, "f16": FP16}
+_FP8: dict[str, wgmma.Fp8] = {"e4m3": "e4m3", "e5m2": "e5m2"}
+
+Multiply = Callable[
+    [NDArray[np.uint8], NDArray[np.uint8], "NDArray[np.float32] | None"], NDArray[np.float32]
+]
+"""Of the bytes of A and B, [rows, 32] and [n, 32], and the accumulators, [rows, n] or none."""
 
 
 @lru_cache(maxsize=4096)
 def _offsets(descriptor: int, rows: int) -> NDArray[np.int64]:
     """Shared-memory offsets of an operand tile, [rows, 32]."""
     decoded = wgmma.decode_descriptor(descriptor)
-    return wgmma.operand_offsets(decoded, rows, MMA_K).astype(np.int64)
+    return wgmma.operand_offsets(decoded, rows, K_BYTES).astype(np.int64)
+
+
+def _kind(instruction: Instruction) -> tuple[int, Multiply]:
+    """N, and what the instruction computes.
+
+    Raises:
+        EmulationError: it is of a type, or with operands, that are not modelled.
+    """
+    found = re.fullmatch(
+        r"wgmma\.mma_async\.sync\.aligned\.m64n(?P<n>\d+)"
+        r"(?:k32\.f32\.(?P<a>e4m3|e5m2)\.(?P<b>e4m3|e5m2)|k16\.f32\.(?P<half>b?f16)\.(?P=half))",
+        instruction.name,
+    )
+    if found is None:
+        raise EmulationError(f"{instruction.name} is not known")
+    sign_a, sign_b, *transposed = instruction.operands[4:]
+    if any(flag != Immediate(0) for flag in transposed):
+        raise EmulationError("wgmma with a transposed operand is not known")
+    if found["half"]:
+        of = _HALVES[found["half"]]
+        flip_a, flip_b = _sign_flip(sign_a, 0x8000), _sign_flip(sign_b, 0x8000)
+        return int(found["n"]), lambda a, b, c: wgmma_halves.multiply(
+            a.view(np.uint16) ^ flip_a, b.view(np.uint16) ^ flip_b, c, of
+        )
+    of_a, of_b = _FP8[found["a"]], _FP8[found["b"]]
+    flip_a, flip_b = _sign_flip(sign_a, 0x80), _sign_flip(sign_b, 0x80)
+    return int(found["n"]), lambda a, b, c: wgmma.multiply(
+        a ^ flip_a, b ^ flip_b, c, a_format=of_a, b_format=of_b
+    )
+
+
+def _sign_flip(sign: Operand, bit: int) -> int:
+    """What an operand's codes are combined with to be taken times 1 or -1."""
+    if sign not in (Immediate(1), Immediate(-1)):
+        raise EmulationError(f"wgmma scales an operand by 1 or -1, got {sign}")
+    return bit if sign == Immediate(-1) else 0
 
 
 def _mma(instruction: Instruction, symbols: Symbols) -> Execute:
-    """wgmma.mma_async of e4m3 operands from shared memory, FP32 accumulators."""
-    shape = re.fullmatch(r"m64n(\d+)k32", instruction.modifiers[3])
-    if shape is None or instruction.modifiers[4:] != ("f32", "e4m3", "e4m3"):
-        raise EmulationError(f"{instruction.name} is not known")
-    n = int(shape[1])
-    accumulators, a, b, scale_d, *signs = instruction.operands
-    if any(sign != Immediate(1) for sign in signs):
-        raise EmulationError("wgmma that negates an operand is not known")
+    """wgmma.mma_async of operands from shared memory, K-major, FP32 accumulators."""
+    n, product_of = _kind(instruction)
+    accumulators, a, b, scale_d = instruction.operands[:4]
     if not isinstance(accumulators, Vector):
         raise EmulationError("wgmma needs a vector of accumulators")
     slots = tuple(register.slot for register in accumulators.items)  # type: ignore[union-attr]
@@ -64,15 +104,17 @@ def _mma(instruction: Instruction, symbols: Symbols) -> Execute:
         def multiply() -> None:
             tile = np.zeros((WARP_ROWS, n), dtype=np.float32) if keeps else None
             if tile is not None:
-                held = np.stack([warp.registers[slot] for slot in slots], axis=1)
+                held = np.stack([warp.registers[s].view(np.float32) for s in slots], axis=1)
                 tile[at_rows, at_columns] = held
-            product = wgmma.multiply(warp.cta.tile(at_a), warp.cta.tile(at_b), tile)
+            product = product_of(warp.cta.tile(at_a), warp.cta.tile(at_b), tile)
             values = product[at_rows, at_columns]
             for i, slot in enumerate(slots):
-                warp.registers[slot] = np.ascontiguousarray(values[:, i])
+                # Some compilers hold floats in registers of bits.
+                dtype = warp.registers[slot].dtype
+                warp.registers[slot] = np.ascontiguousarray(values[:, i]).view(dtype)
             release()
 
-        warp.wgmma.open_group.append((multiply, slots))
+        warp.wgmma.open_group.append((warp.cta.cluster.located(multiply), slots))
         if not warp.cta.cluster.engine.is_lazy():
             warp.finish_wgmma_early()
         return None

@@ -65,6 +65,15 @@ class Mbarrier:
         self.arrivals[-1].append(agent)
         self._complete_if_settled()
 
+    def drop(self, count: int = 1, agent: int = NO_AGENT) -> None:
+        """Counts arrivals, and expects as many fewer from the next phase on.
+
+        Raises:
+            HazardError: as arrive.
+        """
+        self.expected -= min(count, self.pending)
+        self.arrive(count, agent)
+
     def expect_tx(self, num_bytes: int) -> None:
         """Announces bytes to the present phase.
 

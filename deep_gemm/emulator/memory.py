@@ -5,12 +5,13 @@ Words are rows of bytes, little-endian: n words of `size` bytes are uint8 [n, si
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_gemm.emulator.errors import EmulationError, HazardError
+from deep_gemm.emulator.errors import Access, EmulationError, HazardError
 from deep_gemm.emulator.global_memory import (
     Bytes,
     Flags,
@@ -92,8 +93,8 @@ class SharedMemory:
         barriers: the mbarriers, by offset.
     """
 
-    def __init__(self, size: int, base: int = 1024) -> None:
-        """Starts with all bytes undefined."""
+    def __init__(self, size: int, base: int = 1024, pc: Callable[[], int] = lambda: -1) -> None:
+        """Starts with all bytes undefined; `pc` is of the instruction that is executed, if any."""
         self.size = size
         self.base = base
         self.epoch = 0
@@ -103,6 +104,8 @@ class SharedMemory:
         self._state = np.zeros(size, dtype=np.uint8)
         self._agent = np.full(size, NO_AGENT, dtype=np.int32)
         self._epoch = np.zeros(size, dtype=np.int32)
+        self._current_pc = pc
+        self._pc = np.full(size, -1, dtype=np.int32)
 
     def read(self, offsets: Integers, size: int) -> tuple[Bytes, Flags]:
         """Words, read by threads.
@@ -174,6 +177,7 @@ class SharedMemory:
         if self._state[index].max(initial=0) >= _IN_FLIGHT:
             self._refuse("write", index, _IN_FLIGHT, "R2")
         self._put(index, values, np.reshape(agent, (-1, 1)), proxy)
+        self._pc[index] = self._current_pc()
         if defined is not None:
             self._state[index[~defined]] &= ~_DEFINED
 
@@ -193,6 +197,7 @@ class SharedMemory:
         self._state[index] = _IN_FLIGHT
         self._agent[index] = agent
         self._epoch[index] = self.epoch
+        self._pc[index] = self._current_pc()
 
     def land(self, offsets: Integers, values: Bytes, agent: int, proxy: Proxy = "async") -> None:
         """Lets bytes in flight arrive.
@@ -279,10 +284,12 @@ class SharedMemory:
         for bad, broken in ((_BARRIER, "R29"), (flag, rule)):
             found = index[_is_set(self._state[index], bad)]
             if found.size:
-                agent = int(self._agent[found[0]])
+                agent, pc = int(self._agent[found[0]]), int(self._pc[found[0]])
                 by = "" if agent == NO_AGENT else f" (agent {agent})"
+                other = None if NO_AGENT in (agent, pc) else Access(agent, pc)
                 at = f"shared memory at {int(found[0]) + self.base:#x}"
-                raise HazardError(broken, f"{what} of {at}, which {_MEANING[int(bad)]}{by}")
+                text = f"{what} of {at}, which {_MEANING[int(bad)]}{by}"
+                raise HazardError(broken, text, other)
 
 
 def _is_set(state: Bytes, flag: np.uint8) -> Flags:

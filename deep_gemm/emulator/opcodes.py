@@ -80,9 +80,9 @@ def _signed_or_not(bits: int) -> Iterator[tuple[str, Operation]]:
             yield f"mul.wide.{name}", Operation(arithmetic.wide_multiply, wide, (name,) * 2)
             operation = Operation(arithmetic.wide_multiply_add, wide, (name, name, wide))
             yield f"mad.wide.{name}", operation
-    unsigned = (f"u{bits}",) * 2
-    for opcode, function in (("div", arithmetic.divide), ("rem", arithmetic.remainder)):
-        yield f"{opcode}.u{bits}", Operation(function, unsigned[0], unsigned, wants_active=True)
+        for opcode, function in (("div", arithmetic.divide), ("rem", arithmetic.remainder)):
+            operation = Operation(function, name, (name,) * 2, wants_active=True)
+            yield f"{opcode}.{name}", operation
     yield f"abs.s{bits}", Operation(np.abs, f"s{bits}", (f"s{bits}",))
 
 
@@ -109,9 +109,6 @@ def _moves() -> Iterator[tuple[str, Operation]]:
     for name in ("f32", "f64"):
         yield f"mov.{name}", Operation(_same, name, (name,))
         yield f"selp.{name}", Operation(arithmetic.select, name, (name, name, "pred"))
-    # The generic addresses of these spaces are the addresses in them.
-    for space, to in itertools.product(("global", "param"), ("", "to.")):
-        yield f"cvta.{to}{space}.u64", Operation(_same, "u64", ("u64",))
 
 
 def _conversions() -> Iterator[tuple[str, Operation]]:
@@ -135,8 +132,8 @@ def _floats() -> Iterator[tuple[str, Operation]]:
     yield "fma.rn.f32", Operation(arithmetic.fma_f32, "f32", ("f32",) * 3)
     yield "min.f32", Operation(arithmetic.minimum_f32, "f32", ("f32",) * 2)
     yield "max.f32", Operation(arithmetic.maximum_f32, "f32", ("f32",) * 2)
-    yield "neg.f32", Operation(np.negative, "f32", ("f32",))
-    yield "abs.f32", Operation(np.abs, "f32", ("f32",))
+    yield "neg.f32", Operation(arithmetic.negate_f32, "f32", ("f32",))
+    yield "abs.f32", Operation(arithmetic.magnitude_f32, "f32", ("f32",))
 
 
 _EQUALITY: dict[str, Callable[..., Lanes]] = {"eq": np.equal, "ne": np.not_equal}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_gemm.emulator.errors import EmulationError
-from deep_gemm.emulator.ir import Address, Immediate, Register, Special, Symbol
+from deep_gemm.emulator.ir import Address, Immediate, Negated, Register, Special, Symbol
 from deep_gemm.emulator.memory import RANK_SHIFT
 
 if TYPE_CHECKING:
@@ -49,13 +49,15 @@ def fetcher(operand: object, symbols: Symbols, dtype: Any) -> Fetch:
     """Reads an operand.
 
     Args:
-        operand: register, immediate, symbol or special register.
+        operand: register, negated predicate, immediate, symbol or special register.
         symbols: addresses of what is named. Shared ones are CTA-relative.
         dtype: NumPy type of an immediate.
     """
     match operand:
         case Register(slot=slot):
             return lambda warp: warp.registers[slot]
+        case Negated(register=Register(slot=slot)):
+            return lambda warp: np.logical_not(warp.registers[slot])
         case Immediate(value=value):
             lanes = constant(value, dtype)
             return lambda warp: lanes

@@ -17,7 +17,9 @@ from deep_gemm.emulator.ir import (
     Instruction,
     Kernel,
     Label,
+    Negated,
     Pair,
+    Place,
     Register,
     TensorAddress,
     Vector,
@@ -61,6 +63,7 @@ class Program:
         steps: by program counter.
         lines: line of the PTX text, by program counter.
         texts: the instruction's text, by program counter.
+        places: the instruction's source line, if it is known, by program counter.
     """
 
     kernel: Kernel
@@ -68,6 +71,12 @@ class Program:
     steps: tuple[Step, ...]
     lines: tuple[int, ...]
     texts: tuple[str, ...]
+    places: tuple[Place | None, ...]
+
+    def describe(self, pc: int) -> str:
+        """An instruction, for reports: its source line if it is known, its line and its text."""
+        line = f"line {self.lines[pc]}: {self.texts[pc]}"
+        return line if self.places[pc] is None else f"{self.places[pc]}, {line}"
 
 
 def compile_kernel(kernel: Kernel, symbols: Symbols) -> Program:
@@ -96,6 +105,7 @@ def compile_kernel(kernel: Kernel, symbols: Symbols) -> Program:
         ),
         tuple(instruction.line for instruction in kernel.instructions),
         tuple(" ".join(instruction.text.split()) for instruction in kernel.instructions),
+        tuple(instruction.place for instruction in kernel.instructions),
     )
 
 
@@ -148,6 +158,8 @@ def _registers(operands: Sequence[object]) -> Iterator[Register]:
         match operand:
             case Register():
                 yield operand
+            case Negated(register=register):
+                yield register
             case Address(base=base):
                 yield from _registers((base,))
             case TensorAddress(base=base, coordinates=coordinates):

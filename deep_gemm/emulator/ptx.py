@@ -17,9 +17,11 @@ from deep_gemm.emulator.ir import (
     Kernel,
     Label,
     Module,
+    Negated,
     Operand,
     Pair,
     Parameter,
+    Place,
     Register,
     Sink,
     Special,
@@ -29,6 +31,7 @@ from deep_gemm.emulator.ir import (
     Vector,
 )
 from deep_gemm.emulator.kernel_body import KernelBody
+from deep_gemm.emulator.source_lines import file_names
 from deep_gemm.emulator.tokens import Tokens
 
 __all__ = [
@@ -39,9 +42,11 @@ __all__ = [
     "Kernel",
     "Label",
     "Module",
+    "Negated",
     "Operand",
     "Pair",
     "Parameter",
+    "Place",
     "Register",
     "Sink",
     "Special",
@@ -68,12 +73,13 @@ def parse(text: str) -> Module:
     Raises:
         EmulationError: something in it is not understood; the text names its line.
     """
-    return _ModuleParser(Tokens(text)).parse()
+    return _ModuleParser(Tokens(text), file_names(text)).parse()
 
 
 class _ModuleParser:
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, files: dict[int, str]) -> None:
         self._tokens = tokens
+        self._files = files
         self._kernels: dict[str, Kernel] = {}
         self._variables: dict[str, Variable] = {}
 
@@ -119,9 +125,8 @@ class _ModuleParser:
         name = self._tokens.take("word")
         parameters = parse_parameters(self._tokens)
         max_threads, min_ctas = self._limits()
-        body = KernelBody(
-            self._tokens, {parameter.name for parameter in parameters} | self._variables.keys()
-        )
+        symbols = {parameter.name for parameter in parameters} | self._variables.keys()
+        body = KernelBody(self._tokens, symbols, self._files)
         for variable in body.variables.values():
             self._add(variable)
         self._kernels[name] = Kernel(

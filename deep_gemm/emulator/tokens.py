@@ -8,8 +8,8 @@ from bisect import bisect_right
 
 from deep_gemm.emulator.errors import EmulationError
 
-# Line information (.loc, .file) is the only directive that ends with its line, not with a token.
-_SKIPPED = r"\s+|//[^\n]*|/\*.*?\*/|\.(?:loc|file)\b[^\n]*"
+# .file ends with its line, not with a token; source_lines.py reads it.
+_SKIPPED = r"\s+|//[^\n]*|/\*.*?\*/|\.file\b[^\n]*"
 _NUMBER = (
     r"0[fF][0-9a-fA-F]{8}\b|0[dD][0-9a-fA-F]{16}\b|0[xX][0-9a-fA-F]+U?\b|0[bB][01]+U?\b"
     r"|\d+\.\d+\b|\d+U?\b"

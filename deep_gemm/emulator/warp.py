@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_gemm.emulator.errors import EmulationError, HazardError
+from deep_gemm.emulator.errors import Access, EmulationError, HazardError
 from deep_gemm.emulator.ir import Register
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from deep_gemm.emulator.program import Program, Step
 
 LANES = 32
+MAX_WARPS = 64
+"""More than a CTA has: an agent is the CTA's index times this, plus the warp's."""
+
 Mask = NDArray[np.bool_]
 
 _DTYPES: dict[str, type] = {
@@ -101,15 +104,20 @@ class Warp:
         self.alive: Mask = thread < num_threads
         self.groups = [Group(0, self.alive.copy())]
         self.special = cta.special_registers(thread)
-        self.agent = cta.index * 64 + index
+        self.agent = cta.index * MAX_WARPS + index
         self.wgmma = WgmmaState()
         self.in_flight: set[int] = set()
         self.written_since_fence: set[int] = set()
         self.stores: dict[int, list[Callable[[], None]]] = {}
         self.store_groups: dict[int, list[list[Callable[[], None]]]] = {}
         self.cluster_round = 0
+        # Round of a bar.red that has not given its result yet.
+        self.voted_in: int | None = None
+        # Groups of cp.async in flight, by lane.
+        self.open_copies = np.zeros(LANES, dtype=np.int64)
         self.num_steps = 0
         self.gives_way = False
+        self.spins = False
 
     @property
     def has_exited(self) -> bool:
@@ -139,11 +147,15 @@ class Warp:
             Whether anything was executed.
         """
         progress = False
-        self.gives_way = False
+        self.gives_way = self.spins = False
         while not self.gives_way and (group := self._next_group()) is not None:
             progress = True
             self._run_group(group)
-        return progress
+        return progress and not self.spins
+
+    def spin(self) -> None:
+        """Lets the others go on, as what was executed is no progress by itself: it polls."""
+        self.gives_way = self.spins = True
 
     def waits(self) -> list[str]:
         """What each group waits for, with its line."""
@@ -213,6 +225,7 @@ class Warp:
 
     def _run_group(self, group: Group) -> None:
         """Executes a group until it waits, ends, or another one is behind it."""
+        self.cta.cluster.executing = self, group
         steps = self.program.steps
         while True:
             step = steps[group.pc]
@@ -226,7 +239,7 @@ class Warp:
                 if self.gives_way:
                     return
             except EmulationError as error:
-                raise self._located(error, group.pc) from None
+                raise self.located(error, group.pc) from None
 
     def _execute(self, step: Step, group: Group) -> bool:
         """One instruction; False if the group cannot go on now."""
@@ -288,14 +301,25 @@ class Warp:
                 return True
         return any(other.pc < group.pc and other.wait is None for other in self.groups)
 
-    def _located(self, error: EmulationError, pc: int) -> EmulationError:
-        place = (
-            f" [CTA {self.cta.index}, warp {self.index}, line {self.program.lines[pc]}:"
-            f" {self.program.texts[pc]}]"
-        )
+    def located(self, error: EmulationError, pc: int) -> EmulationError:
+        """The error with the instruction that led to it, unless it names one already."""
+        if error.is_located:
+            return error
+        place = f"kernel {self.program.kernel.name}, {self._described(Access(self.agent, pc))}"
+        located: EmulationError
         if isinstance(error, HazardError):
-            return HazardError(error.rule, str(error).partition(": ")[2] + place)
-        return type(error)(f"{error}{place}")
+            if error.other is not None:
+                place += f"; other access: {self._described(error.other)}"
+            text = str(error).partition(": ")[2]
+            located = HazardError(error.rule, f"{text} [{place}]", error.other)
+        else:
+            located = type(error)(f"{error} [{place}]")
+        located.is_located = True
+        return located
+
+    def _described(self, access: Access) -> str:
+        cta, warp = divmod(access.agent, MAX_WARPS)
+        return f"CTA {cta}, warp {warp}, {self.program.describe(access.pc)}"
 
 
 def _done() -> None:

@@ -1,4 +1,20 @@
-"""WGMMA without its asynchrony: operand descriptors, accumulator fragments and FP8 arithmetic."""
+"""WGMMA without its asynchrony: operand descriptors, accumulator fragments and FP8 arithmetic.
+
+The arithmetic is a model of Hopper's, not of what PTX promises, which is at least single precision
+in no order. 45 cases recorded on an H100 (tests/emulator/goldens: 1 to 128 instructions in a chain,
+N from 8 to 256, every swizzle, C over all bits of FP32, e4m3, e5m2 and both) equal it to the bit,
+and each of its parts was broken once to see that some of them then differ:
+
+- products are exact and not renormalised; subnormal codes align with the smallest normal exponent;
+- products that are zero have no say in the alignment; C has, with -126 if it is subnormal;
+- products and C are cut toward zero to 13 fractional bits, C also where all products are zero; the
+  sum is cut toward zero to 13 of its own. Nothing is rounded to the nearest;
+- a chain repeats this, instruction by instruction, with nothing else in between;
+- a zero sum is +0; NaN is 0x7FFFFFFF whatever the operand's sign or payload; infinities pass;
+- an operand's sign may be flipped (imm-scale -1), which changes nothing else.
+
+Not recorded: FP16 accumulators, A in registers.
+"""
 
 from __future__ import annotations
 

@@ -15,6 +15,15 @@ from deep_gemm import knobs
 from deep_gemm.errors import CompilationError
 from deep_gemm.jit.source import KernelSource, included_headers
 
+SOURCE_ROOT = "/csrc/"
+"""Where line information says that headers lie: a path of no machine, so that no bytes differ.
+
+Line information costs nothing notable, so it is always there: profilers and the emulator then name
+source lines. It changes not a byte of the code (compared for NVRTC 12.9, 13.0 and NVCC 13.0); a
+128 x 96 kernel takes 0.03 s of 0.5 s longer to compile, and its cubin has 131 instead of 35 KB,
+which debug sections fill and no GPU loads.
+"""
+
 # ptxas files the losses that matter most (wgmma serialised, setmaxnreg ignored) under "info".
 _SLOW = re.compile(r"Potential Performance Loss|ptxas warning")
 _NOTABLE = re.compile(r"warning|\(C\d+\)")
@@ -81,6 +90,11 @@ class PtxasReport:
             return None
         spills = sum(int(stores) + int(loads) for stores, loads in _SPILLS.findall(section))
         return cls(int(used[1]), spills, int(used[2] or 0))
+
+
+def placed(name: str, content: bytes) -> bytes:
+    """A source file that names itself, as seen from `SOURCE_ROOT`."""
+    return f'#line 1 "{SOURCE_ROOT}{name}"\n'.encode() + content
 
 
 class Compiler(ABC):

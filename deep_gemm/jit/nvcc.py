@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deep_gemm.errors import MissingDependencyError
-from deep_gemm.jit.compiler import Compiler, Translation
+from deep_gemm.jit.compiler import Compiler, Translation, placed
 from deep_gemm.jit.source import KernelSource
 
 _RELEASE = re.compile(r"release [\d.]+, V([\d.]+)")
@@ -42,7 +42,8 @@ class Nvcc(Compiler):
     def options(self, arch: str) -> tuple[str, ...]:
         """The intermediate files are kept because the PTX is one: one run gives both."""
         target = f"-gencode=arch=compute_{arch},code=sm_{arch}"
-        return (target, "-std=c++20", "-Xptxas=-v", "-I.", "--cubin", "--keep", "--keep-dir=.")
+        files = ("-I.", "--cubin", "--keep", "--keep-dir=.")
+        return (target, "-std=c++20", "-lineinfo", "-Xptxas=-v", *files)
 
     def translate(self, source: KernelSource, headers: Mapping[str, bytes]) -> Translation:
         """Run nvcc in a folder that holds the source and its headers."""
@@ -96,4 +97,4 @@ def _write(root: Path, files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        path.write_bytes(placed(name, content))

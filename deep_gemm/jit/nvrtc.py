@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import cached_property
 
 from deep_gemm.errors import CompilationError
-from deep_gemm.jit.compiler import Compiler, Translation
+from deep_gemm.jit.compiler import Compiler, Translation, placed
 from deep_gemm.jit.nvrtc_library import Library
 from deep_gemm.jit.source import KernelSource
 
@@ -29,7 +29,8 @@ class Nvrtc(Compiler):
 
     def options(self, arch: str) -> tuple[str, ...]:
         """Optimisation is full by default; ptxas is verbose so that it reports registers."""
-        return (f"--gpu-architecture=sm_{arch}", "-std=c++20", "--ptxas-options=-v", "--no-cache")
+        target = f"--gpu-architecture=sm_{arch}"
+        return (target, "-std=c++20", "-lineinfo", "--ptxas-options=-v", "--no-cache")
 
     def translate(self, source: KernelSource, headers: Mapping[str, bytes]) -> Translation:
         """Compile once for the real architecture: NVRTC then has the PTX as well."""
@@ -59,10 +60,10 @@ class Nvrtc(Compiler):
         program = ctypes.c_void_p()
         status = self._functions.nvrtcCreateProgram(
             ctypes.byref(program),
-            source.text.encode(),
+            placed(f"{source.name}.cu", source.text.encode()),
             f"{source.name}.cu".encode(),
             len(headers),
-            _strings(list(headers.values())),
+            _strings([placed(name, content) for name, content in headers.items()]),
             _strings([name.encode() for name in headers]),
         )
         self._check(status)

@@ -118,6 +118,9 @@ def test_least_and_greatest_float() -> None:
 def test_sign_of_floats() -> None:
     assert bits_of(run("neg.f32 %f0, %f1", [0.0, -2.0])) == [1 << 31, 0x40000000]
     assert bits_of(run("abs.f32 %f0, %f1", [-0.0, -2.0, 2.0])) == [0, 0x40000000, 0x40000000]
+    for opcode in ("neg", "abs"):
+        nans = [float("nan"), -float("nan")]
+        assert bits_of(run(f"{opcode}.f32 %f0, %f1", nans)) == [0x7FFFFFFF] * 2
 
 
 def exact_bf16(value: float) -> int:

@@ -22,6 +22,7 @@ from deep_gemm.config.select import Selection, best_band
 from deep_gemm.jit.build import build
 from deep_gemm.jit.codegen import generate
 from deep_gemm.kernels.dense_fp8 import plan_dense
+from goldens.excuses import Excuse
 from goldens.machines import UNTOUCHED, Bytes, Machine
 
 ARCH = "90a"
@@ -98,7 +99,7 @@ class DenseCase:
     n: int
     k: int
     make: Make
-    awaits: str = ""
+    excuse: Excuse | None = None
 
     @property
     def name(self) -> str:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from deep_gemm.emulator import run as emulator
+from deep_gemm.emulator.asynchrony import Timing
 from deep_gemm.emulator.tma import TensorMap
 from deep_gemm.runtime.cuda import driver, launch_config
 
@@ -96,10 +97,13 @@ class Machine(Protocol):
         """Waits for all that was launched."""
 
 
+@dataclass(frozen=True)
 class Emulator:
-    """The emulator; its device is the CPU."""
+    """The emulator; its device is the CPU. The library's own launches take no timing from here."""
 
-    device = "cpu"
+    timing: Timing = Timing.EARLY
+    seed: int = 0
+    device: str = "cpu"
 
     def run(self, launch: Launch) -> Bytes:
         inputs, output = launch.buffers(self.device)
@@ -124,6 +128,8 @@ class Emulator:
             launch.parameters(addresses),
             maps,
             [(addresses[0], inputs.numel()), (addresses[1], output.numel())],
+            self.timing,
+            self.seed,
         )
         return output.numpy()
 

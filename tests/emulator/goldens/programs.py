@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from goldens.case import ProgramCase, as_bytes, program
+from goldens.excuses import Excuse, approximations, stale_predicate
 from goldens.machines import Bytes, Launch
 
 ROWS = 96
@@ -65,21 +66,21 @@ def _floats() -> Bytes:
 
 
 def _by_row(
-    name: str, inputs: Callable[[], Bytes], row_bytes: int, awaits: str = ""
+    name: str, inputs: Callable[[], Bytes], row_bytes: int, excuse: Excuse | None = None
 ) -> ProgramCase:
     """A program in which each thread computes one row from one row."""
 
     def make() -> Launch:
         return Launch(program(name), inputs(), ROWS * row_bytes, num_ctas=ROWS // 32)
 
-    return ProgramCase(name, make, awaits)
+    return ProgramCase(name, make, excuse)
 
 
 def _single(
     name: str,
     input_words: int,
     output_bytes: int,
-    awaits: str = "",
+    excuse: Excuse | None = None,
     largest: int = 2**32,
     **launch: int,
 ) -> ProgramCase:
@@ -90,7 +91,7 @@ def _single(
         words = rng.integers(0, largest, max(input_words, 4), dtype=np.uint32)
         return Launch(program(name), as_bytes(words), output_bytes, **launch)
 
-    return ProgramCase(name, make, awaits)
+    return ProgramCase(name, make, excuse)
 
 
 CASES = [
@@ -98,35 +99,33 @@ CASES = [
     _by_row("integers_64", _integers_64, 240),
     _by_row("integers_16", _integers_16, 72),
     _by_row("predicates", _integers_32, 24),
-    _by_row("negated_predicates", _integers_32, 4, "negated predicates as operands"),
+    _by_row("negated_predicates", _integers_32, 4),
     _by_row("conversions", _integers_32, 104),
     _by_row("floats", _floats, 76),
     _by_row("float_comparisons", _floats, 12),
-    _by_row("bytes_and_logic", _integers_32, 36, "lop3, prmt"),
-    _by_row("bit_counts", _integers_32, 24, "popc, clz, brev, bfind"),
-    _by_row("fields", _integers_32, 32, "bfe, shf"),
-    _by_row("signed_division", _integers_32, 16, "div.s32, rem.s32"),
-    _by_row("float_to_integer", _floats, 28, "cvt between FP32 and integers"),
-    _by_row("bf16", _floats, 20, "cvt of bf16"),
-    _by_row("f16", _floats, 12, "cvt of f16"),
-    _by_row("fp8", _floats, 8, "cvt of e4m3x2 and e5m2x2"),
-    _by_row("float_functions", _floats, 40, "ex2, lg2, rcp, sqrt, rsqrt, div of FP32"),
+    _by_row("bytes_and_logic", _integers_32, 36),
+    _by_row("bit_counts", _integers_32, 24),
+    _by_row("fields", _integers_32, 32),
+    _by_row("signed_division", _integers_32, 16),
+    _by_row("float_to_integer", _floats, 28),
+    _by_row("bf16", _floats, 20),
+    _by_row("f16", _floats, 12),
+    _by_row("fp8", _floats, 8),
+    _by_row("float_functions", _floats, 40, approximations),
     _single("shuffles_idx", 64, 640),
-    _single("shuffles", 64, 2048, "shfl.sync but idx, and segments", largest=64),
+    _single("shuffles", 64, 2048, largest=64),
     _single("divergence", 64, 1536, num_threads=64),
     _single("memory_widths", 1024, 64 * 160, num_threads=64, smem_bytes=4096),
     _single("stmatrix_x4", 128, 512, smem_bytes=512),
-    _single("matrix_moves", 128, 4096, "ldmatrix, stmatrix but x4", smem_bytes=512),
+    _single("matrix_moves", 128, 4096, smem_bytes=512),
     _single("mbarrier_phases", 0, 64 + 32 * 20, smem_bytes=1024),
-    _single("mbarrier_states", 0, 32, "mbarriers by state", smem_bytes=1024),
+    _single("mbarrier_states", 0, 32, smem_bytes=1024),
     _single("named_barriers", 128, 1024, num_threads=128, smem_bytes=1024),
-    _single("barrier_arrive", 128, 1024, "bar.arrive, bar.red", num_threads=128, smem_bytes=1024),
+    _single("barrier_arrive", 128, 1024, num_threads=128, smem_bytes=1024),
     _single("cp_async", 384, 1536, smem_bytes=2048),
-    _single("cp_async_groups", 384, 1536, "groups of cp.async", smem_bytes=2048),
-    _single("cluster_barriers", 0, 6144, num_threads=64, smem_bytes=1024, **PAIRS),
-    _single(
-        "cluster_memory", 1024, 8192, "a peer's memory", num_threads=64, smem_bytes=1024, **PAIRS
-    ),
-    _single("bulk_copies", 512, 3072, "bulk copies", smem_bytes=2048, **PAIRS),
-    _single("votes_and_atomics", 32, 1024, "votes, redux, match, red"),
+    _single("cp_async_groups", 384, 1536, smem_bytes=2048),
+    _single("cluster_barriers", 0, 6144, stale_predicate, num_threads=64, smem_bytes=1024, **PAIRS),
+    _single("cluster_memory", 1024, 8192, num_threads=64, smem_bytes=1024, **PAIRS),
+    _single("bulk_copies", 512, 3072, smem_bytes=2048, **PAIRS),
+    _single("votes_and_atomics", 32, 1024),
 ]

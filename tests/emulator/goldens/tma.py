@@ -92,9 +92,9 @@ def _content(num_bytes: int, dtype: int) -> np.ndarray:
     return as_bytes((count + (count >> 8)).astype(kind))
 
 
-def _case(name: str, variant: str, copy: Copy, awaits: str = "") -> ProgramCase:
+def _case(name: str, variant: str, copy: Copy) -> ProgramCase:
     is_load = name.startswith("tma_load")
-    return ProgramCase(f"{name}/{variant}", lambda: copy.launch(name, is_load), awaits)
+    return ProgramCase(f"{name}/{variant}", lambda: copy.launch(name, is_load))
 
 
 def _loads() -> list[ProgramCase]:
@@ -142,9 +142,9 @@ def _stores() -> list[ProgramCase]:
     overlapping = Copy(UINT32, (40, 20), (32, 8), 128, (0, 0), (4, 5))
     for name, dtype in (("u32", UINT32), ("f32", FLOAT32)):
         reduce = replace(overlapping, dtype=dtype)
-        cases.append(_case("tma_reduce_add", name, reduce, "TMA reductions"))
+        cases.append(_case("tma_reduce_add", name, reduce))
     bf16 = replace(overlapping, dtype=BFLOAT16, dims=(80, 20), box=(64, 8), step=(8, 5))
-    cases.append(_case("tma_reduce_add", "bf16", bf16, "TMA reductions"))
+    cases.append(_case("tma_reduce_add", "bf16", bf16))
     return cases
 
 

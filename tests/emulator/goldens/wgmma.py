@@ -201,15 +201,13 @@ def launch(shape: Shape, operands: Operands) -> Launch:
     )
 
 
-def _case(
-    name: str, shape: Shape, family: Family, length: int, num: int, awaits: str = ""
-) -> ProgramCase:
+def _case(name: str, shape: Shape, family: Family, length: int, num: int) -> ProgramCase:
     """A chain of `length` instructions on `num` problems of one family."""
 
     def make() -> Launch:
         return launch(shape, family(num, shape.n, length * K_BYTES))
 
-    return ProgramCase(f"wgmma/{name}", make, awaits)
+    return ProgramCase(f"wgmma/{name}", make)
 
 
 def _cases() -> list[ProgramCase]:
@@ -225,9 +223,8 @@ def _cases() -> list[ProgramCase]:
     for swizzle in (0, 32, 64):
         shape = Shape(n=24, swizzle=swizzle)
         cases.append(_case(f"swizzle{swizzle}-8", shape, FAMILIES["any"], 8, 1))
-    negated = "WGMMA that negates an operand"
-    cases.append(_case("minus_a-4", Shape(flags="-1, 1"), FAMILIES["c_near"], 4, 1, negated))
-    cases.append(_case("minus_b-4", Shape(flags="1, -1"), FAMILIES["c_near"], 4, 1, negated))
+    cases.append(_case("minus_a-4", Shape(flags="-1, 1"), FAMILIES["c_near"], 4, 1))
+    cases.append(_case("minus_b-4", Shape(flags="1, -1"), FAMILIES["c_near"], 4, 1))
     others: list[tuple[str, Shape, Callable[..., Operands]]] = [
         ("e5m2", Shape(types="e5m2.e5m2"), e5m2_values),
         ("e4m3_e5m2", Shape(types="e4m3.e5m2"), FAMILIES["any"]),
@@ -236,7 +233,7 @@ def _cases() -> list[ProgramCase]:
     ]
     for name, shape, family in others:
         for length in (4, 16):
-            cases.append(_case(f"{name}-{length}", shape, family, length, 1, f"WGMMA of {name}"))
+            cases.append(_case(f"{name}-{length}", shape, family, length, 1))
     return cases
 
 
