@@ -77,24 +77,18 @@ def shared_memory_fits(config: GemmConfig) -> str | None:
     return None
 
 
-SHAPE_RULES: tuple[Rule, ...] = (
-    block_m_fits_warpgroups,
-    block_n_is_an_instruction_shape,
-    cluster_splits_tiles,
+RULES: tuple[tuple[Rule, ...], ...] = (
+    (block_m_fits_warpgroups, block_n_is_an_instruction_shape, cluster_splits_tiles),
+    (accumulators_fit_registers, rounds_split_slabs),
+    (shared_memory_fits,),
 )
-"""What the rules of the resources rely on."""
-
-RESOURCE_RULES: tuple[Rule, ...] = (
-    accumulators_fit_registers,
-    rounds_split_slabs,
-    shared_memory_fits,
-)
+"""In groups: the rules of one group rely on those of the groups before."""
 
 
 def broken_rules(config: GemmConfig) -> list[str]:
-    """Every rule of the shape that the configuration breaks, as 'rule: why', or if the shape is
-    sound, every rule of the resources; empty if the configuration is legal."""
-    for rules in (SHAPE_RULES, RESOURCE_RULES):
+    """The rules that the configuration breaks, as 'rule: why', of the first group that has any;
+    empty if it is legal."""
+    for rules in RULES:
         reasons = ((rule.__name__, rule(config)) for rule in rules)
         broken = [f"{name}: {reason}" for name, reason in reasons if reason is not None]
         if broken:

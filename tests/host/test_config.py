@@ -15,8 +15,7 @@ from deep_gemm.config.gemm_config import GemmConfig
 from deep_gemm.config.legality import (
     MAX_ACCUMULATOR_REGISTERS,
     MAX_STAGES,
-    RESOURCE_RULES,
-    SHAPE_RULES,
+    RULES,
     SMEM_CAPACITY,
     broken_rules,
     cluster_splits_tiles,
@@ -63,7 +62,7 @@ def test_one_rule_is_broken_and_says_why(config: GemmConfig, rule: str, message:
 
 
 def test_every_rule_has_a_configuration_that_breaks_it_alone() -> None:
-    rules = {rule.__name__ for rule in (*SHAPE_RULES, *RESOURCE_RULES)}
+    rules = {rule.__name__ for group in RULES for rule in group}
     assert {rule for _, rule, _ in BROKEN} == rules
 
 
@@ -75,10 +74,8 @@ def test_a_tile_must_split_into_whole_swizzle_patterns() -> None:
 
 
 def test_all_broken_rules_are_listed() -> None:
-    for config, rules in [
-        (GemmConfig(48, 1000, 99, 1, 4, 4), SHAPE_RULES),
-        (GemmConfig(256, 256, 99, 2, 1, 1, 3), RESOURCE_RULES),
-    ]:
+    configs = [GemmConfig(48, 1000, 99, 1, 4, 4), GemmConfig(256, 256, 99, 2, 1, 1, 3)]
+    for config, rules in zip(configs, RULES, strict=False):
         reasons = broken_rules(config)
         assert [reason.partition(":")[0] for reason in reasons] == [r.__name__ for r in rules]
 

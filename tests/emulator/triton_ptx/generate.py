@@ -1,7 +1,7 @@
 """Compiles kernels.py for sm_90a and writes NAME.ptx; needs Triton 3.9, but no GPU.
 
-Usage: python tests/emulator/triton/generate.py, in an environment that has Triton. What is written
-is committed, so the tests need neither.
+Usage: python tests/emulator/triton_ptx/generate.py, in an environment that has Triton. What it
+writes is committed, so the tests need neither.
 """
 
 from __future__ import annotations
