@@ -99,6 +99,13 @@ emulator_timing = Knob(
     "When the emulator lets asynchronous operations happen, of the moments that PTX allows.",
 )
 
+use_nvidia_tools = Knob(
+    "DG_USE_NVIDIA_TOOLS",
+    False,
+    lambda text: bool(int(text)),
+    "1: another profiler or a sanitizer is at work, so bench_kineto measures nothing, returns 1.",
+)
+
 ALL: tuple[Knob[object], ...] = (  # type: ignore[assignment]
     jit_cache_dir,
     jit_use_nvrtc,
@@ -110,4 +117,5 @@ ALL: tuple[Knob[object], ...] = (  # type: ignore[assignment]
     print_configs,
     emulator_arch,
     emulator_timing,
+    use_nvidia_tools,
 )

@@ -94,6 +94,9 @@ class Driver:
             text = f"{LIBRARY} was not found: install the NVIDIA driver"
             raise MissingDependencyError(text) from None
         for name, argument_types in _SIGNATURES.items():
+            if not hasattr(library, name):
+                text = f"{LIBRARY} has no {name}: install an NVIDIA driver for CUDA 12 or newer"
+                raise MissingDependencyError(text)
             getattr(library, name).argtypes = argument_types
         self._library = library
         self.tensor_map_replace_address = library.cuTensorMapReplaceAddress

@@ -12,20 +12,13 @@ from pathlib import Path
 
 import torch
 
+from deep_gemm import knobs
 from deep_gemm.errors import ArgumentError, DeepGemmError
-from deep_gemm.knobs import Knob
 from deep_gemm.testing.profiler import DeviceEvent, l2_flush, record_calls, require_cuda, spin
 
 _HOST_CALLS_PER_SYNC = 8
 # Longer than the host needs to queue the calls of a measurement: about 10 ms.
 _BUSY_CYCLES = 20_000_000
-
-_use_nvidia_tools = Knob(
-    "DG_USE_NVIDIA_TOOLS",
-    False,
-    lambda text: bool(int(text)),
-    "1: another profiler or a sanitizer is at work, so bench_kineto measures nothing, returns 1.",
-)
 
 empty_suppress = nullcontext
 
@@ -115,7 +108,7 @@ def bench_kineto(
     """
     names = (kernel_names,) if isinstance(kernel_names, str) else kernel_names
     times = (1.0,) * len(names)
-    if not _use_nvidia_tools.get():
+    if not knobs.use_nvidia_tools.get():
         require_cuda()
         fn()
         with suppress_stdout_stderr() if suppress_kineto_output else empty_suppress():
