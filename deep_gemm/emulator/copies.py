@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from deep_gemm.emulator.clocks import Clock
 from deep_gemm.emulator.errors import EmulationError, HazardError
 from deep_gemm.emulator.global_memory import check_alignment
 from deep_gemm.emulator.ir import Address, Instruction, TensorAddress
@@ -35,6 +36,7 @@ def _cp_async(instruction: Instruction, symbols: Symbols) -> Execute:
         check_alignment("global", origins[source_bytes > 0], size, size)
         cta = warp.cta
         offsets = targets[:, None] + np.arange(size)
+        cta.order.copy(warp, lanes, offsets)
         cta.begin_fill(offsets, warp.agent, "generic")
 
         def deliver() -> None:
@@ -58,12 +60,22 @@ def _cp_async_arrive(instruction: Instruction, symbols: Symbols) -> Execute:
     where = address(instruction.operands[0], symbols)
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
-        places = [int(where(warp)[lane]) for lane in np.flatnonzero(mask)]
+        lanes = np.flatnonzero(mask)
+        places = [int(where(warp)[lane]) for lane in lanes]
         cluster = warp.cta.cluster
+        done = []
+        for lane in lanes:
+            copies = warp.timeline.stream("cp.async", int(lane))
+            copies.close()
+            done.append(Clock())
+            copies.complete(done[-1])
+        phases = [cluster.order.phases(place, warp) for place in places]
 
         def arrive() -> None:
-            for place in places:
-                cluster.mbarrier(place).arrive(agent=warp.agent)
+            for place, phase_clocks, clock in zip(places, phases, done, strict=True):
+                barrier = cluster.mbarrier(place)
+                phase_clocks.arriving(barrier.phase).join(clock)
+                barrier.arrive(agent=warp.agent)
 
         cluster.submit(("cp.async", id(warp)), arrive)
         return None
@@ -108,7 +120,7 @@ def _tma_load(instruction: Instruction, symbols: Symbols) -> Execute:
             destination=int(where(warp)[lane]) & OFFSET_MASK,
             barrier=int(completes(warp)[lane]) & OFFSET_MASK,
             ranks=ranks,
-            agent=warp.agent,
+            warp=warp,
         )
         return None
 
@@ -129,6 +141,8 @@ def _tma_store(instruction: Instruction, symbols: Symbols) -> Execute:
             map_address=int(fetch_map(warp)[lane]),
             coordinates=[int(np.int32(item(warp)[lane].view(np.int32))) for item in coordinates],
             source=int(where(warp)[lane]) & OFFSET_MASK,
+            warp=warp,
+            lane=lane,
         )
         warp.stores.setdefault(lane, []).append(store)
         return None
@@ -143,6 +157,7 @@ def _commit_stores(instruction: Instruction, symbols: Symbols) -> Execute:
         for lane in np.flatnonzero(mask):
             open_stores = warp.stores.pop(int(lane), [])
             warp.store_groups.setdefault(int(lane), []).append(open_stores)
+            warp.timeline.stream("store", int(lane)).close()
         return None
 
     return execute
@@ -155,7 +170,9 @@ def _wait_stores(instruction: Instruction, symbols: Symbols) -> Execute:
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         for lane in np.flatnonzero(mask):
             groups = warp.store_groups.get(int(lane), [])
-            count = max(0, len(groups) - int(keep(warp)[lane]))
+            kept = int(keep(warp)[lane])
+            warp.timeline.stream("store", int(lane)).complete(warp.timeline.clock, kept)
+            count = max(0, len(groups) - kept)
             for group in groups[:count]:
                 for finish in group:
                     finish()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from deep_gemm.emulator.errors import Access, HazardError
 from deep_gemm.emulator.memory import OFFSET_MASK, Proxy, SharedMemory
+from deep_gemm.emulator.ordering import CtaOrder
 from deep_gemm.emulator.tma import store_box, swizzled_offsets
 from deep_gemm.emulator.warp import LANES, Mask, Warp
 
@@ -36,6 +37,7 @@ class Cta:
         self.rank = rank
         self.num_threads = launch.num_threads
         self.shared = SharedMemory(launch.smem_bytes, SHARED_BASE, lambda: cluster.access().pc)
+        self.order = CtaOrder(self)
         self._named: dict[int, tuple[int, int]] = {}
         # By the rule that overwriting them breaks: operands of wgmma, sources of TMA stores.
         self._readers = {
@@ -75,7 +77,7 @@ class Cta:
     # Memory
 
     def load(
-        self, space: str, addresses: NDArray[np.uint64], size: int, mask: Mask
+        self, space: str, addresses: NDArray[np.uint64], size: int, mask: Mask, warp: Warp
     ) -> NDArray[np.uint8]:
         """Reads `size` bytes per lane, zeros for lanes outside the mask: [32, size]."""
         result = np.zeros((LANES, size), dtype=np.uint8)
@@ -86,6 +88,7 @@ class Cta:
             result[lanes] = data[at[:, None] + np.arange(size)]
         elif space.startswith("shared"):
             at = (addresses[lanes] & np.uint64(OFFSET_MASK)).astype(np.int64)
+            self.order.read(warp, at[:, None] + np.arange(size))
             result[lanes] = self.shared.read(at, size)[0]
         elif space == "global":
             result[lanes] = self.grid.memory.read(addresses[lanes], size)
@@ -105,7 +108,9 @@ class Cta:
         lanes = np.flatnonzero(mask)
         if space.startswith("shared"):
             at = (addresses[lanes] & np.uint64(OFFSET_MASK)).astype(np.int64)
-            self._check_not_read(at[:, None] + np.arange(data.shape[1]))
+            offsets = at[:, None] + np.arange(data.shape[1])
+            self.order.write(warp, lanes, offsets)
+            self._check_not_read(offsets)
             self.shared.write(at, data[lanes], agent=warp.agent, proxy="generic")
         elif space == "global":
             self.grid.memory.write(addresses[lanes], data[lanes])
@@ -146,11 +151,12 @@ class Cta:
         self.shared.poison(offsets, agent, proxy)
 
     def store_box(
-        self, map_address: int, coordinates: Sequence[int], source: int
+        self, map_address: int, coordinates: Sequence[int], source: int, warp: Warp, lane: int
     ) -> Callable[[], None]:
         """Starts a TMA store; the result performs it, at the latest when a thread waits."""
         tensor_map = self.grid.map_at(map_address)
         offsets = swizzled_offsets(tensor_map, source)
+        self.order.store(warp, lane, offsets)
         release = self.begin_read("R4", offsets)
         is_done = False
 
@@ -171,6 +177,7 @@ class Cta:
     def fence_proxy(self, warp: Warp, mask: Mask) -> None:
         """Makes the warp's generic writes visible to asynchronous operations."""
         self.shared.fence(warp.agent)
+        self.order.fence(warp, mask)
 
     def _check_not_read(self, offsets: NDArray[np.int64]) -> None:
         for rule, readers in self._readers.items():
@@ -189,7 +196,7 @@ class Cta:
 
     # Barriers
 
-    def arrive_named(self, barrier_id: int, count: int, num_threads: int) -> int:
+    def arrive_named(self, barrier_id: int, count: int, num_threads: int, warp: Warp) -> int:
         """bar.sync: counts the arrival; returns the round that was arrived in."""
         if barrier_id > 15 or count % LANES:
             raise HazardError("R28", f"bar.sync {barrier_id}, {count}")
@@ -200,6 +207,7 @@ class Cta:
                 "R28", f"{arrived} threads arrived on barrier {barrier_id} of {count}"
             )
         self._named[barrier_id] = (0, round_ + 1) if arrived == count else (arrived, round_)
+        self.order.meet(barrier_id, warp, is_last=arrived == count)
         return round_
 
     def named_round(self, barrier_id: int) -> int:
@@ -220,3 +228,4 @@ class Cta:
         for barrier_id, (arrived, _) in self._named.items():
             if arrived:
                 raise HazardError("R28", f"{arrived} threads still wait on barrier {barrier_id}")
+        self.order.check_exit()

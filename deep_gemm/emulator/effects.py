@@ -63,7 +63,7 @@ def _load(instruction: Instruction, symbols: Symbols) -> Execute:
     total = size * len(slots)
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
-        data = warp.cta.load(space, where(warp), total, mask)
+        data = warp.cta.load(space, where(warp), total, mask, warp)
         for i, slot in enumerate(slots):
             old = warp.registers[slot]
             part = np.ascontiguousarray(data[:, i * size : (i + 1) * size])

@@ -54,6 +54,7 @@ def _mma(instruction: Instruction, symbols: Symbols) -> Execute:
         at_a = _offsets(desc_a, MMA_M)[first_row : first_row + WARP_ROWS]
         at_b = _offsets(desc_b, n)
         keeps = bool(fetch_scale(warp)[0])
+        warp.cta.order.multiply(warp, at_a, at_b)
         release = warp.cta.begin_read("R3", at_a, at_b)
         first_thread = LANES * (warp.index % 4)
         own = slice(first_thread, first_thread + LANES)
@@ -92,6 +93,7 @@ def _commit(instruction: Instruction, symbols: Symbols) -> Execute:
         warp.require_converged(mask, "wgmma.commit_group")
         warp.wgmma.groups.append(warp.wgmma.open_group)
         warp.wgmma.open_group = []
+        warp.timeline.wgmma.close()
         return None
 
     return execute

@@ -23,6 +23,7 @@ def _mbarrier_init(instruction: Instruction, symbols: Symbols) -> Execute:
         for lane in np.flatnonzero(mask):
             offset = int(where(warp)[lane]) & OFFSET_MASK
             warp.cta.shared.init_barrier(offset, int(count(warp)[lane]))
+            warp.cta.order.init_barrier(offset, warp, int(lane))
         return None
 
     return execute
@@ -34,10 +35,13 @@ def _mbarrier_arrive(instruction: Instruction, symbols: Symbols) -> Execute:
     expects = "expect_tx" in instruction.modifiers
     operands = instruction.operands[2:]
     amount = fetcher(operands[0], symbols, np.uint32) if operands else None
+    releases = "relaxed" not in instruction.modifiers
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         for lane in np.flatnonzero(mask):
-            barrier = warp.cta.cluster.mbarrier(int(where(warp)[lane]))
+            place = int(where(warp)[lane])
+            barrier = warp.cta.cluster.mbarrier(place)
+            warp.cta.cluster.order.tell(place, warp, releases)
             if expects and amount is not None:
                 barrier.expect_tx(int(amount(warp)[lane]))
                 barrier.arrive(agent=warp.agent)
@@ -57,19 +61,23 @@ def _mbarrier_wait(instruction: Instruction, symbols: Symbols) -> Execute:
     where = address(source, symbols)
     fetch_parity = fetcher(parity, symbols, np.uint32)
     suspends = instruction.modifiers[0] == "try_wait"
+    acquires = "relaxed" not in instruction.modifiers
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         lanes = np.flatnonzero(mask)
         places = {(int(where(warp)[lane]), int(fetch_parity(warp)[lane])) for lane in lanes}
 
         def is_complete() -> bool:
-            cluster = warp.cta.cluster
-            return all(cluster.mbarrier(place).test_parity(phase) for place, phase in places)
+            return all(order.test(place, phase, warp) for place, phase in places)
 
+        order = warp.cta.cluster.order
         complete = is_complete()
         if suspends and not complete:
             text = ", ".join(f"mbarrier {place:#x} parity {phase}" for place, phase in places)
             return Wait(is_complete, text)
+        if complete and acquires:
+            for place, _ in places:
+                order.acquire(place, warp)
         warp.write(target.slot, np.full(LANES, complete), mask)
         return None
 
@@ -87,7 +95,7 @@ def _bar_sync(instruction: Instruction, symbols: Symbols) -> Execute:
         lane = int(np.flatnonzero(mask)[0])
         barrier_id = int(fetch_id(warp)[lane])
         count = int(fetch_count(warp)[lane]) if has_count else warp.cta.num_threads
-        round_ = warp.cta.arrive_named(barrier_id, count, int(mask.sum()))
+        round_ = warp.cta.arrive_named(barrier_id, count, int(mask.sum()), warp)
         what = f"bar.sync {barrier_id}, {count}"
         return Wait(lambda: warp.cta.named_round(barrier_id) > round_, what, repeats=False)
 
@@ -112,15 +120,19 @@ def _bar_warp_sync(instruction: Instruction, symbols: Symbols) -> Execute:
 
 def _cluster_barrier(instruction: Instruction, symbols: Symbols) -> Execute:
     arrives = instruction.modifiers[1] == "arrive"
+    releases = "relaxed" not in instruction.modifiers
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         warp.require_converged(mask, instruction.name)
         cluster = warp.cta.cluster
         if arrives:
+            if releases:
+                cluster.order.arrive(warp.timeline)
             warp.cluster_round = cluster.arrive(int(mask.sum()))
             return None
         round_ = warp.cluster_round
         if cluster.round > round_:
+            cluster.order.leave(warp.timeline)
             return None
         return Wait(lambda: cluster.round > round_, "barrier.cluster.wait")
 
@@ -128,12 +140,15 @@ def _cluster_barrier(instruction: Instruction, symbols: Symbols) -> Execute:
 
 
 def _fence(instruction: Instruction, symbols: Symbols) -> Execute:
-    """fence.proxy.async makes the threads' writes visible to TMA and WGMMA."""
+    """fence.proxy.async shows the threads' writes to TMA and WGMMA, fence.mbarrier_init inits."""
     is_proxy = instruction.modifiers[:2] == ("proxy", "async")
+    is_init = instruction.modifiers[0] == "mbarrier_init"
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         if is_proxy:
             warp.cta.fence_proxy(warp, mask)
+        if is_init:
+            warp.cta.order.fence_barriers(warp, mask)
         return None
 
     return execute

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from deep_gemm.emulator.clocks import Timeline
 from deep_gemm.emulator.errors import Access, EmulationError, HazardError
 from deep_gemm.emulator.ir import Register
 
@@ -110,6 +111,7 @@ class Warp:
         self.stores: dict[int, list[Callable[[], None]]] = {}
         self.store_groups: dict[int, list[list[Callable[[], None]]]] = {}
         self.cluster_round = 0
+        self.timeline = Timeline(cta.cluster.order.agents)
         self.num_steps = 0
         self.gives_way = False
 
@@ -197,13 +199,14 @@ class Warp:
             for multiply, _ in group:
                 multiply()
         del groups[:count]
+        self.timeline.wgmma.complete(self.timeline.clock, keep)
         self.in_flight = self.wgmma.in_flight()
 
     def _next_group(self) -> Group | None:
         """The group furthest behind that can go on."""
         ready: Group | None = None
         for group in self.groups:
-            if group.wait is not None and not group.wait.is_over():
+            if group.wait is not None and not self._is_over(group.wait, group.pc):
                 continue
             if ready is None or group.pc < ready.pc:
                 ready = group
@@ -212,6 +215,12 @@ class Warp:
                 ready.pc += 1
             ready.wait = None
         return ready
+
+    def _is_over(self, wait: Wait, pc: int) -> bool:
+        try:
+            return wait.is_over()
+        except EmulationError as error:
+            raise self.located(error, pc) from None
 
     def _run_group(self, group: Group) -> None:
         """Executes a group until it waits, ends, or another one is behind it."""
