@@ -78,8 +78,13 @@ class Cta:
 
     def load(
         self, space: str, addresses: NDArray[np.uint64], size: int, mask: Mask, warp: Warp
-    ) -> NDArray[np.uint8]:
-        """Reads `size` bytes per lane, zeros for lanes outside the mask: [32, size]."""
+    ) -> tuple[NDArray[np.uint8], Mask | None]:
+        """Reads `size` bytes per lane, zeros for lanes outside the mask.
+
+        Returns:
+            [32, size], and which of the bytes are undefined, None if all are defined.
+        """
+        undefined = None
         result = np.zeros((LANES, size), dtype=np.uint8)
         lanes = np.flatnonzero(mask)
         if space == "param":
@@ -89,12 +94,15 @@ class Cta:
         elif space.startswith("shared"):
             at = (addresses[lanes] & np.uint64(OFFSET_MASK)).astype(np.int64)
             self.order.read(warp, at[:, None] + np.arange(size))
-            result[lanes] = self.shared.read(at, size)[0]
+            result[lanes], defined = self.shared.read(at, size)
+            if not defined.all():
+                undefined = np.zeros(result.shape, dtype=np.bool_)
+                undefined[lanes] = ~defined
         elif space == "global":
             result[lanes] = self.grid.memory.read(addresses[lanes], size)
         else:
             raise HazardError("R0", f"ld.{space} is not known")
-        return result
+        return result, undefined
 
     def store(
         self,
@@ -103,15 +111,17 @@ class Cta:
         data: NDArray[np.uint8],
         mask: Mask,
         warp: Warp,
+        defined: Mask | None = None,
     ) -> None:
-        """Writes each lane's bytes, [32, size]."""
+        """Writes each lane's bytes, [32, size]; `defined` says which are, by default all."""
         lanes = np.flatnonzero(mask)
         if space.startswith("shared"):
             at = (addresses[lanes] & np.uint64(OFFSET_MASK)).astype(np.int64)
             offsets = at[:, None] + np.arange(data.shape[1])
             self.order.write(warp, lanes, offsets)
             self._check_not_read(offsets)
-            self.shared.write(at, data[lanes], agent=warp.agent, proxy="generic")
+            kept = None if defined is None else defined[lanes]
+            self.shared.write(at, data[lanes], warp.agent, "generic", kept)
         elif space == "global":
             self.grid.memory.write(addresses[lanes], data[lanes])
         else:
@@ -124,6 +134,11 @@ class Cta:
             HazardError: written by a thread without fence.proxy.async since.
         """
         return self.shared.read_async(offsets)
+
+    def undefined_rows(self, offsets: NDArray[np.int64]) -> Mask:
+        """Which rows of a tile have a byte that is undefined."""
+        undefined: Mask = np.logical_not(self.shared.is_defined(offsets).all(axis=1))
+        return undefined
 
     def begin_read(self, rule: str, *tiles: NDArray[np.int64]) -> Callable[[], None]:
         """Marks bytes as being read by an asynchronous operation; call the result at its end.

@@ -63,7 +63,7 @@ def _load(instruction: Instruction, symbols: Symbols) -> Execute:
     total = size * len(slots)
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
-        data = warp.cta.load(space, where(warp), total, mask, warp)
+        data, undefined = warp.cta.load(space, where(warp), total, mask, warp)
         for i, slot in enumerate(slots):
             old = warp.registers[slot]
             part = np.ascontiguousarray(data[:, i * size : (i + 1) * size])
@@ -73,6 +73,10 @@ def _load(instruction: Instruction, symbols: Symbols) -> Execute:
             else:
                 value = value.astype(old.dtype)
             warp.write(slot, value, mask)
+            if undefined is not None:
+                lanes = undefined[:, i * size : (i + 1) * size].any(axis=1)
+                kept = warp.undefined.lanes(slot)
+                warp.undefined.mark(slot, kept | lanes, warp.cta.cluster.access())
         return None
 
     return execute
@@ -91,7 +95,12 @@ def _store(instruction: Instruction, symbols: Symbols) -> Execute:
             np.ascontiguousarray(warp.registers[slot]).view(np.uint8).reshape(LANES, -1)[:, :size]
             for slot in slots
         ]
-        warp.cta.store(space, where(warp), np.concatenate(parts, axis=1), mask, warp)
+        defined = None
+        if warp.undefined.touches(frozenset(slots)):
+            lanes = np.stack([~warp.undefined.lanes(slot) for slot in slots], axis=1)
+            defined = lanes.repeat(size, axis=1)
+        data = np.concatenate(parts, axis=1)
+        warp.cta.store(space, where(warp), data, mask, warp, defined)
         return None
 
     return execute
@@ -106,13 +115,19 @@ def _shuffle(instruction: Instruction, symbols: Symbols) -> Execute:
     fetch, source = fetcher(value, symbols, np.uint32), fetcher(lane, symbols, np.uint32)
     fetch_members = fetcher(members, symbols, np.uint32)
     registers = [target.first, target.second] if isinstance(target, Pair) else [target]
+    value_slot = value.slot if isinstance(value, Register) else -1
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         _require_members(warp, mask, fetch_members(warp), "shfl.sync")
         lanes = source(warp) & np.uint32(LANES - 1)
         if not warp.alive[lanes[mask]].all():
             raise HazardError("R8", "shfl.sync reads a lane that has left")
-        warp.write(slots_of(registers[0])[0], fetch(warp)[lanes], mask)
+        undefined = warp.undefined.lanes(value_slot)[lanes]
+        origin = warp.undefined.origin((value_slot,))
+        to = slots_of(registers[0])[0]
+        warp.write(to, fetch(warp)[lanes], mask)
+        if undefined.any():
+            warp.undefined.mark(to, warp.undefined.lanes(to) | undefined & mask, origin)
         if len(registers) == 2 and not isinstance(registers[1], Sink):
             warp.write(slots_of(registers[1])[0], np.ones(LANES, dtype=np.bool_), mask)
         return None
@@ -168,7 +183,11 @@ def _stmatrix(instruction: Instruction, symbols: Symbols) -> Execute:
         warp.require_converged(mask, "stmatrix")
         words = np.stack([warp.registers[slot].astype(np.uint32) for slot in slots])
         rows = words.reshape(len(slots), 8, 4).view(np.uint8).reshape(len(slots) * 8, 16)
-        warp.cta.store("shared", where(warp), rows, mask, warp)
+        defined = None
+        if warp.undefined.touches(frozenset(slots)):
+            lanes = np.stack([~warp.undefined.lanes(slot) for slot in slots])
+            defined = lanes.reshape(len(slots) * 8, 4).repeat(4, axis=1)
+        warp.cta.store("shared", where(warp), rows, mask, warp, defined)
         return None
 
     return execute

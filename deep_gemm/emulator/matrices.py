@@ -54,6 +54,7 @@ def _mma(instruction: Instruction, symbols: Symbols) -> Execute:
         at_a = _offsets(desc_a, MMA_M)[first_row : first_row + WARP_ROWS]
         at_b = _offsets(desc_b, n)
         keeps = bool(fetch_scale(warp)[0])
+        access = warp.cta.cluster.access()
         warp.cta.order.multiply(warp, at_a, at_b)
         release = warp.cta.begin_read("R3", at_a, at_b)
         first_thread = LANES * (warp.index % 4)
@@ -69,6 +70,14 @@ def _mma(instruction: Instruction, symbols: Symbols) -> Execute:
             values = product[at_rows, at_columns]
             for i, slot in enumerate(slots):
                 warp.registers[slot] = np.ascontiguousarray(values[:, i])
+            rows_of_a, rows_of_b = (warp.cta.undefined_rows(tile) for tile in (at_a, at_b))
+            if not keeps:
+                warp.undefined.clear(slots)
+            if rows_of_a.any() or rows_of_b.any():
+                undefined = (rows_of_a[:, None] | rows_of_b)[at_rows, at_columns]
+                for i, slot in enumerate(slots):
+                    lanes = undefined[:, i] | warp.undefined.lanes(slot)
+                    warp.undefined.mark(slot, lanes, access)
             release()
 
         warp.wgmma.open_group.append((warp.cta.cluster.located(multiply), slots))

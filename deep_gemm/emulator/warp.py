@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from deep_gemm.emulator.clocks import Timeline
 from deep_gemm.emulator.errors import Access, EmulationError, HazardError
 from deep_gemm.emulator.ir import Register
+from deep_gemm.emulator.undefined import Undefined
 
 if TYPE_CHECKING:
     from deep_gemm.emulator.cta import Cta
@@ -101,6 +102,7 @@ class Warp:
         self.registers: list[NDArray[np.generic]] = [
             np.zeros(LANES, dtype=_DTYPES[register.type]) for register in program.registers
         ]
+        self.undefined = Undefined(len(self.registers))
         self.alive: Mask = thread < num_threads
         self.groups = [Group(0, self.alive.copy())]
         self.special = cta.special_registers(thread)
@@ -131,6 +133,7 @@ class Warp:
 
     def write(self, slot: int, value: NDArray[np.generic], mask: Mask) -> None:
         """Sets the lanes of `mask`."""
+        self.undefined.define(slot, mask)
         if mask.all():
             self.registers[slot] = value
         else:
@@ -246,6 +249,7 @@ class Warp:
             raise HazardError("R7", "accumulator accessed before wgmma.wait_group")
         mask = group.mask
         if step.guard is not None:
+            self.undefined.require(frozenset((step.guard.register.slot,)), mask, "a predicate is")
             taken = self.registers[step.guard.register.slot] != step.guard.negated
             mask = mask & taken
         if step.target is not None:
@@ -254,6 +258,7 @@ class Warp:
             return self._exit(group, mask)
         if step.accumulators:
             self.written_since_fence |= step.accumulators
+        self.undefined.require(step.needs, mask, "an operand is")
         wait = step.execute(self, mask) if mask.any() else None
         if wait is not None:
             group.wait = wait
