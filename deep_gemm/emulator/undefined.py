@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from deep_gemm.emulator.errors import Access, HazardError
 from deep_gemm.emulator.ir import Instruction, Pair, Register, Sink, Vector
+from deep_gemm.emulator.operands import LANES
 
 Mask = NDArray[np.bool_]
-LANES = 32
 
 Spread = Callable[[Sequence[Mask], Sequence[Any]], Mask]
 """Which lanes of a result are undefined, from those of the sources and the sources' values."""
