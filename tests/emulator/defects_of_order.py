@@ -1,7 +1,7 @@
 """More seeded defects of the dense kernel: of order and of undefined values.
 
-In early timing none of them changes a result or meets a copy in flight: they are found by what is
-known of the order, and by following what is undefined.
+They show as wrong bits at best, and some of them in no order of a run: they are found by what is
+known to happen before what, and by following what is undefined.
 """
 
 from __future__ import annotations
