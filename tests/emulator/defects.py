@@ -78,8 +78,9 @@ DEFECTS = [
     Defect(
         "no wait for wgmma",
         MULTIPLY,
-        "ptx::wgmma_wait_group<0>(accum);",
-        "",
+        """step_to_next_stage();
+                    ptx::wgmma_wait_group<0>(accum);""",
+        "step_to_next_stage();",
         "R7",
         IN_TURN,
     ),
@@ -96,9 +97,9 @@ DEFECTS = [
         "stage released before wgmma has read it, in turn",
         MULTIPLY,
         """ptx::wgmma_wait_group<0>(accum);
-                if (is_last_wave) pipeline.consumer_release(release_address);""",
-        """if (is_last_wave) pipeline.consumer_release(release_address);
-                ptx::wgmma_wait_group<0>(accum);""",
+                    pipeline.consumer_release(release_address);""",
+        """pipeline.consumer_release(release_address);
+                    ptx::wgmma_wait_group<0>(accum);""",
         "R3",
         IN_TURN,
     ),
@@ -243,7 +244,7 @@ DEFECTS = [
         "no barrier between writing D and its store",
         STORE,
         """ptx::fence_proxy_async();
-    ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);""",
+        ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);""",
         "ptx::fence_proxy_async();",
         "R1",
     ),
@@ -297,8 +298,8 @@ DEFECTS = [
     Defect(
         "scale factors of the next group",
         READ_SF,
-        "smem.sfa[state.stage];",
-        "smem.sfa[(state.stage + 1) % kConfig.num_sf_groups()];",
+        "smem.sfa[state.stage] + row_offset",
+        "smem.sfa[(state.stage + 1) % kConfig.num_sf_groups()] + row_offset",
         "R2",
     ),
     Defect(
@@ -315,7 +316,7 @@ DEFECTS = [
         "ptx::mbarrier_arrive<false>(ptx::shared_address(&barriers.full[state.stage]));",
         "R2",
     ),
-    Defect("a scale factor of the wrong row", READ_SF, "slice_row + 8", "slice_row + 4", WRONG),
+    Defect("a scale factor of the wrong row", READ_SF, "rows + 8 *", "rows + 4 *", WRONG),
 ]
 
 # Fields of one tensor map (0 is A's, 1 B's, 2 D's), and what a run ends with.
