@@ -57,11 +57,8 @@ def _map(instruction: Instruction, symbols: Symbols) -> Execute:
     window = 0 if found["space"] else SHARED_WINDOW
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
+        # A rank that does not exist is an error where the address is used.
         value, ranks = fetch(warp).astype(np.uint64), which(warp)
-        size = len(warp.cta.cluster.ctas)
-        if (ranks[mask] >= size).any():
-            rank = int(ranks[mask].max())
-            raise HazardError("R13", f"mapa to CTA {rank} of a cluster of {size}")
         if window and not in_window(value, window)[mask].all():
             raise HazardError("R13", "mapa of a generic address that is not shared memory")
         place = value & np.uint64(OFFSET_MASK) | ranks.astype(np.uint64) << np.uint64(RANK_SHIFT)

@@ -84,7 +84,7 @@ def _load(instruction: Instruction, symbols: Symbols) -> Execute:
                 value = value.astype(f"{dtype.kind}{held.itemsize}")
             warp.write(slot, value.view(held), mask)
         if polls:
-            warp.spin()
+            warp.poll()
         return None
 
     return execute

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from deep_gemm.emulator import wgmma
 from deep_gemm.emulator.errors import EmulationError, HazardError
-from deep_gemm.emulator.ir import Instruction, Vector
+from deep_gemm.emulator.ir import Immediate, Instruction, Vector
+from deep_gemm.emulator.modifiers import unknown
 from deep_gemm.emulator.operands import LANES, Symbols, fetcher
 from deep_gemm.emulator.warp import Mask, Wait, Warp
 
@@ -33,9 +34,11 @@ def _mma(instruction: Instruction, symbols: Symbols) -> Execute:
     """wgmma.mma_async of e4m3 operands from shared memory, FP32 accumulators."""
     shape = re.fullmatch(r"m64n(\d+)k32", instruction.modifiers[3])
     if shape is None or instruction.modifiers[4:] != ("f32", "e4m3", "e4m3"):
-        raise EmulationError(f"{instruction.name} is not known")
+        raise unknown(instruction)
     n = int(shape[1])
-    accumulators, a, b, scale_d, *_ = instruction.operands
+    accumulators, a, b, scale_d, *signs = instruction.operands
+    if any(sign != Immediate(1) for sign in signs):
+        raise unknown(instruction)
     if not isinstance(accumulators, Vector):
         raise EmulationError("wgmma needs a vector of accumulators")
     slots = tuple(register.slot for register in accumulators.items)  # type: ignore[union-attr]

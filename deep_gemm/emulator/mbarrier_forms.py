@@ -121,7 +121,7 @@ def wait_for_state(instruction: Instruction, symbols: Symbols) -> Execute:
         if suspends and not complete:
             return Wait(all_complete, f"mbarrier {min(places)[0]:#x} by state")
         if not complete:
-            warp.spin()
+            warp.poll()
         warp.write(target.slot, np.full(LANES, complete), mask)
         return None
 

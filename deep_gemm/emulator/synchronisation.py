@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from deep_gemm.emulator.errors import EmulationError, HazardError
+from deep_gemm.emulator.errors import HazardError
 from deep_gemm.emulator.ir import Instruction, Register
 from deep_gemm.emulator.mbarrier_forms import ARRIVE, WAIT, give_state, wait_for_state
 from deep_gemm.emulator.memory import OFFSET_MASK
-from deep_gemm.emulator.modifiers import parts, unknown
+from deep_gemm.emulator.modifiers import SHARED, parts, unknown
 from deep_gemm.emulator.operands import LANES, Symbols, address, fetcher
 from deep_gemm.emulator.warp import Mask, Wait, Warp
 
@@ -18,6 +18,7 @@ Execute = Callable[[Warp, Mask], Wait | None]
 
 
 def _mbarrier_init(instruction: Instruction, symbols: Symbols) -> Execute:
+    parts(instruction, rf"mbarrier\.init{SHARED}?\.b64")
     where = address(instruction.operands[0], symbols)
     count = fetcher(instruction.operands[1], symbols, np.uint32)
 
@@ -64,7 +65,7 @@ def _mbarrier_wait(instruction: Instruction, symbols: Symbols) -> Execute:
         return wait_for_state(instruction, symbols)
     target, source, parity = instruction.operands[:3]
     if not isinstance(target, Register):
-        raise EmulationError(f"{instruction.name} is not known")
+        raise unknown(instruction)
     where = address(source, symbols)
     fetch_parity = fetcher(parity, symbols, np.uint32)
     suspends = instruction.modifiers[0] == "try_wait"
@@ -82,7 +83,7 @@ def _mbarrier_wait(instruction: Instruction, symbols: Symbols) -> Execute:
             text = ", ".join(f"mbarrier {place:#x} parity {phase}" for place, phase in places)
             return Wait(is_complete, text)
         if not complete:
-            warp.spin()
+            warp.poll()
         warp.write(target.slot, np.full(LANES, complete), mask)
         return None
 

@@ -120,7 +120,7 @@ def test_signed_loads_are_extended() -> None:
 @pytest.mark.parametrize(
     ("body", "rule"),
     [
-        ("mapa.shared::cluster.u32 %r4, %at, 2;", "R13"),
+        ("mapa.shared::cluster.u32 %r4, %at, 2; ld.shared::cluster.u32 %r5, [%r4];", "R13"),
         ("mapa.u64 %rd4, %in, 1;", "R13"),
         ("xor.b32 %r4, %at, 16777216; st.shared::cta.u32 [%r4], 1;", "R13"),
         ("add.u32 %r4, %at, 33554432; st.shared::cluster.u32 [%r4], 1;", "R13"),
