@@ -17,6 +17,7 @@ struct GemmConfig {
     int num_math_warpgroups;  // 1 or 2, side by side along M
     int cluster_m;            // CTAs of a cluster along M: they share each tile of B by multicast
     int cluster_n;            // CTAs of a cluster along N: they share each tile of A by multicast
+    int num_store_rounds;     // equal parts in which D passes through its staging memory
 
     static constexpr int kBlockK = 128;  // bytes of K per stage: one 128-byte swizzle row, one SF
     static constexpr int kMmaM = 64;     // rows of one WGMMA
@@ -62,6 +63,10 @@ struct GemmConfig {
     // Swizzle, and row width, of one slab of D in shared memory: the widest that divides a row.
     DG_HOST_DEVICE constexpr int d_swizzle_bytes() const {
         return block_n % 64 == 0 ? 128 : block_n % 32 == 0 ? 64 : 32;
+    }
+    // Slabs of 64 rows that one math warpgroup stages and stores in one round.
+    DG_HOST_DEVICE constexpr int slabs_per_round() const {
+        return num_waves() * (2 * block_n / d_swizzle_bytes()) / num_store_rounds;
     }
 };
 

@@ -93,9 +93,10 @@ def fp8_gemm_nt(
         problem = _check(x, sfa, y, sfb, d, resolve_recipe(recipe, recipe_a, recipe_b))
         if _is_trivial(problem, c, d):
             return
-        plan = _remember(key, _plan(problem, x, sfa, y, sfb, d))
     if (addresses[0] | addresses[1] | addresses[2]) % TMA_ALIGNMENT:
         _refuse_misaligned(addresses)
+    if plan is None:
+        plan = _remember(key, _plan(problem, x, sfa, y, sfb, d))
     plan.launch(*addresses)
 
 

@@ -11,12 +11,13 @@ from deep_gemm.runtime.cuda import driver
 if TYPE_CHECKING:
     from deep_gemm.emulator.tma import TensorMap as EmulatedMap
 
-_SWIZZLE = {32: 1, 64: 2, 128: 3}
+_SWIZZLE = {0: 0, 32: 1, 64: 2, 128: 3}
 _L2_PROMOTION_256B = 3
 
 UINT8 = 0
+FLOAT32 = 7
 BFLOAT16 = 9
-_ELEMENT_BYTES = {UINT8: 1, BFLOAT16: 2}
+_ELEMENT_BYTES = {UINT8: 1, FLOAT32: 4, BFLOAT16: 2}
 
 
 class _Shape(TypedDict):
@@ -35,48 +36,69 @@ class TensorMap(ctypes.Structure):
 
 
 @dataclass(frozen=True, slots=True)
-class MatrixMap:
-    """A tensor map of a row-major matrix, before it is encoded.
+class BoxMap:
+    """A tensor map before it is encoded: a tensor, and the box of it that one copy moves.
 
     Attributes:
         dtype: CUtensorMapDataType of the elements.
-        rows: rows of the matrix.
-        columns: columns of the matrix.
-        row_stride: elements between rows; a multiple of 16 bytes.
-        box_rows: rows of one copy, at most 256.
-        box_columns: columns of one copy; their bytes are the width of the swizzle.
+        dims: sizes in elements, innermost first; the innermost ones are adjacent.
+        strides: bytes between elements of dimension 1, 2, ...; multiples of 16.
+        box: elements of one copy, innermost first, at most 256 each.
+        swizzle_bytes: 32, 64 or 128, the width of the box; or 0.
     """
 
     dtype: int
-    rows: int
-    columns: int
-    row_stride: int
-    box_rows: int
-    box_columns: int
+    dims: tuple[int, ...]
+    strides: tuple[int, ...]
+    box: tuple[int, ...]
+    swizzle_bytes: int = 0
 
     @property
     def num_bytes(self) -> int:
-        """Bytes from the matrix's first element to the end of its last."""
-        last = (self.rows - 1) * self.row_stride + self.columns
-        return last * _ELEMENT_BYTES[self.dtype]
+        """Bytes from the tensor's first element to the end of its last."""
+        outer = zip(self.dims[1:], self.strides, strict=True)
+        inner_bytes = self.dims[0] * _ELEMENT_BYTES[self.dtype]
+        return sum((size - 1) * stride for size, stride in outer) + inner_bytes
 
     def encode(self, destination: int, address: int) -> None:
-        """Writes the map for a matrix at `address` to the 64-byte aligned `destination`."""
+        """Writes the map for a tensor at `address` to the 64-byte aligned `destination`."""
         driver().encode_tensor_map(
             destination, self.dtype, address, **self._shape(), l2_promotion=_L2_PROMOTION_256B
         )
 
     def for_emulator(self, address: int) -> EmulatedMap:
-        """The same map, for a matrix at `address`, as the emulator's TMA reads it."""
+        """The same map, for a tensor at `address`, as the emulator's TMA reads it."""
         from deep_gemm.emulator.tma import TensorMap as EmulatedMap
 
         return EmulatedMap.from_fields(self.dtype, address, **self._shape())
 
     def _shape(self) -> _Shape:
-        element_bytes = _ELEMENT_BYTES[self.dtype]
         return {
-            "dims": (self.columns, self.rows),
-            "strides": (self.row_stride * element_bytes,),
-            "box": (self.box_columns, self.box_rows),
-            "swizzle": _SWIZZLE[self.box_columns * element_bytes],
+            "dims": self.dims,
+            "strides": self.strides,
+            "box": self.box,
+            "swizzle": _SWIZZLE[self.swizzle_bytes],
         }
+
+
+def matrix_map(
+    dtype: int, rows: int, columns: int, row_stride: int, box_rows: int, box_columns: int
+) -> BoxMap:
+    """The map of a row-major matrix, swizzled by the width of the box.
+
+    Args:
+        dtype: CUtensorMapDataType of the elements.
+        rows: rows of the matrix.
+        columns: columns of the matrix.
+        row_stride: elements between rows; a multiple of 16 bytes.
+        box_rows: rows of one copy, at most 256.
+        box_columns: columns of one copy, 32, 64 or 128 bytes.
+    """
+    element_bytes = _ELEMENT_BYTES[dtype]
+    return BoxMap(
+        dtype,
+        dims=(columns, rows),
+        strides=(row_stride * element_bytes,),
+        box=(box_columns, box_rows),
+        swizzle_bytes=box_columns * element_bytes,
+    )

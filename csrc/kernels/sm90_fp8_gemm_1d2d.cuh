@@ -6,7 +6,7 @@
 //
 // Roles, by warpgroup:
 //   0 .. num_math_warpgroups - 1   math: wait, WGMMA, promote, release; then store the block
-//   the last                       load: warp 0 issues TMA for A and B, warp 1 gathers SFA and SFB
+//   the last                       load: warp 0 issues TMA for A and B, warp 1 loads SFA and SFB
 //
 // Two rings feed the math, each with a full and an empty barrier per slot:
 //
@@ -14,9 +14,9 @@
 //                ^                                      |                 ^
 //                '--- [empty] <--- each warp, each CTA -'                 |
 //                                                                         |
-//   SFA, SFB -- cp.async, 32 lanes -> [full] group of 4 k blocks ---------'
-//                ^                                      |
-//                '--- [empty] <--- each warp -----------'
+//   SFA, SFB -- TMA, cp.async ----> [full] group of 4 k blocks -----------'
+//                ^                                    |
+//                '--- [empty] <--- each warp ---------'
 //
 // Read mainloop/load_tiles.cuh, mainloop/multiply.cuh, mainloop/promotion.cuh and
 // epilogue/store_bf16.cuh next, in that order.
@@ -61,13 +61,13 @@ DG_DEVICE void math_role(SharedStorage<kConfig>& smem, const DenseArguments& arg
                          Scheduler scheduler, int warpgroup_idx) {
     if constexpr (kConfig.num_math_warpgroups > 1) ptx::setmaxnreg_inc<kMathRegisters>();
     const uint32_t num_k_blocks = ceil_div<uint32_t>(args.k, kConfig.kBlockK);
-    Multiplier<kConfig> multiplier(smem, warpgroup_idx);
+    Multiplier<kConfig> multiplier(smem, args.sfa_load, warpgroup_idx);
     BlockCoordinates block;
     while (scheduler.next_block(block)) {
         float accum[kConfig.num_waves()][kConfig.block_n / 2] = {};
         multiplier.multiply(accum, num_k_blocks, block.n % kConfig.kGranN);
-        store_block<kConfig>(smem.d, &args.tensor_map_d, block.m, block.n, args.m, args.n, accum,
-                             warpgroup_idx);
+        store_block<kConfig>(smem.d[warpgroup_idx], &args.tensor_map_d, block, args.m, args.n,
+                             accum, warpgroup_idx);
     }
     if (threadIdx.x % kConfig.kWarpgroup == 0) ptx::tma_store_wait_read();
     __syncwarp();
@@ -84,6 +84,7 @@ DG_DEVICE void sm90_fp8_gemm_1d2d(const DenseArguments& args) {
         ptx::prefetch_tensormap(&args.tensor_map_a);
         ptx::prefetch_tensormap(&args.tensor_map_b);
         ptx::prefetch_tensormap(&args.tensor_map_d);
+        if (args.sfa_load != SfaLoad::kWords) ptx::prefetch_tensormap(&args.tensor_map_sfa);
         TilePipeline<kConfig>{smem.barriers}.init();
         SfPipeline<kConfig>{smem.sf_barriers}.init();
     }

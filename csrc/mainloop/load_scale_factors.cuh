@@ -1,9 +1,10 @@
-// Load role, second warp: scale factors, gathered with cp.async.
+// Load role, second warp: scale factors, into a ring of their own, in groups of four k blocks, so
+// that the tiles never wait for a slow one.
 //
-// TMA would need SFA to be M-major with rows padded to 16 bytes, and most callers hold it K-major.
-// A gather takes either layout, or any slice, as it is: no transposing kernel runs before the GEMM.
-// Scale factors have a ring of their own, in groups of four k blocks: in a K-major SFA those are
-// one copy of 16 bytes, and the tiles never wait for a slow one.
+// SFA is taken as the caller has it, K-major or M-major, so that no transposing kernel runs before
+// the GEMM. TMA brings a group of it in one box, of 16 bytes by 16 bytes: the same gather by
+// cp.async takes so much of the path to shared memory that the WGMMAs slow down. What TMA does not
+// take (other strides, slices at odd addresses) goes word by word all the same.
 #pragma once
 
 #include "common/math.cuh"
@@ -17,23 +18,31 @@
 
 namespace deep_gemm {
 
-// Copies one group of SFA: block_m rows, a row per lane and turn. What lies outside becomes zero.
+// Starts the load of one group of SFA by TMA, at a row and a k block. What lies outside arrives as
+// zeros, but for the rest of 16 bytes.
+template <GemmConfig kConfig>
+DG_DEVICE void load_sfa_box(float* destination, uint64_t* full, int row, int k_block,
+                            const DenseArguments& args) {
+    if (args.sfa_load == SfaLoad::kTmaAlongK) {
+        ptx::tma_load_2d(destination, &args.tensor_map_sfa, full, k_block, row);
+    } else {
+        ptx::tma_load_3d(destination, &args.tensor_map_sfa, full, 0, k_block, row / 4);
+    }
+}
+
+// Copies one group of SFA word by word, a row per lane and turn. What lies outside becomes zero.
 //   source     the group's first word
 //   rows, ks   rows and k blocks from there to the end of SFA
 template <GemmConfig kConfig>
-DG_DEVICE void load_sfa_group(float (&destination)[kConfig.mma_rows()][kConfig.kSfGroup],
-                              const float* source, int rows, int ks, const DenseArguments& args) {
+DG_DEVICE void load_sfa_words(float* destination, const float* source, int rows, int ks,
+                              const DenseArguments& args) {
 #pragma unroll
     for (int row = ptx::lane_idx(); row < kConfig.block_m; row += 32) {
-        const float* words = source + row * args.sfa_stride_m;
-        if (args.sfa_has_quads) {
-            ptx::cp_async_16(destination[row], words, row < rows ? 4 * min(ks, 4) : 0);
-        } else {
 #pragma unroll
-            for (int k = 0; k < kConfig.kSfGroup; ++k) {
-                ptx::cp_async_4(&destination[row][k], words + k * args.sfa_stride_k,
-                                row < rows && k < ks ? 4 : 0);
-            }
+        for (int k = 0; k < kConfig.kSfGroup; ++k) {
+            ptx::cp_async_4(destination + row * kConfig.kSfGroup + k,
+                            source + row * args.sfa_stride_m + k * args.sfa_stride_k,
+                            row < rows && k < ks ? 4 : 0);
         }
     }
 }
@@ -42,7 +51,7 @@ DG_DEVICE void load_sfa_group(float (&destination)[kConfig.mma_rows()][kConfig.k
 //   source        the group's first word
 //   columns, ks   rows of SFB and k blocks from there to the end
 template <GemmConfig kConfig>
-DG_DEVICE void load_sfb_group(float (&destination)[kConfig.num_sfb()][kConfig.kSfGroup],
+DG_DEVICE void load_sfb_words(float (&destination)[kConfig.num_sfb()][kConfig.kSfGroup],
                               const float* source, int columns, int ks,
                               const DenseArguments& args) {
     const int column = ptx::lane_idx() / kConfig.kSfGroup;
@@ -60,6 +69,10 @@ DG_DEVICE void load_scale_factors(SharedStorage<kConfig>& smem, const DenseArgum
     const SfPipeline<kConfig> pipeline{smem.sf_barriers};
     const int num_k_blocks = ceil_div<uint32_t>(args.k, kConfig.kBlockK);
     const int num_sfb_rows = ceil_div<uint32_t>(args.n, kConfig.kGranN);
+    const bool by_tma = args.sfa_load != SfaLoad::kWords;
+    // The last lane has no word of SFB to copy: where it issues TMA, it arrives with the bytes.
+    static_assert(kConfig.num_sfb() * kConfig.kSfGroup < 32);
+    const bool issues_tma = by_tma && ptx::lane_idx() == 31;
 
     typename SfPipeline<kConfig>::State state;
     BlockCoordinates block;
@@ -67,13 +80,24 @@ DG_DEVICE void load_scale_factors(SharedStorage<kConfig>& smem, const DenseArgum
         const int sfb_row = block.n / kConfig.kGranN;
         const float* sfa = args.sfa + static_cast<int64_t>(block.m) * args.sfa_stride_m;
         const float* sfb = args.sfb + static_cast<int64_t>(sfb_row) * args.sfb_stride_n;
-        for (int left = num_k_blocks; left > 0; left -= kConfig.kSfGroup) {
+        for (int k_block = 0; k_block < num_k_blocks; k_block += kConfig.kSfGroup) {
+            const int ks = num_k_blocks - k_block;
             pipeline.producer_acquire(state);
-            load_sfa_group<kConfig>(smem.sfa[state.stage], sfa, args.m - block.m, left, args);
-            load_sfb_group<kConfig>(smem.sfb[state.stage], sfb, num_sfb_rows - sfb_row, left, args);
-            pipeline.producer_commit(state);
-            sfa += kConfig.kSfGroup * args.sfa_stride_k;
-            sfb += kConfig.kSfGroup * args.sfb_stride_k;
+            if (issues_tma) {
+                pipeline.producer_expect(state, sizeof(float) * kConfig.block_m * kConfig.kSfGroup);
+                load_sfa_box<kConfig>(smem.sfa[state.stage], pipeline.full_barrier(state), block.m,
+                                      k_block, args);
+            } else {
+                if (!by_tma) {
+                    load_sfa_words<kConfig>(smem.sfa[state.stage],
+                                            sfa + k_block * args.sfa_stride_k, args.m - block.m, ks,
+                                            args);
+                }
+                load_sfb_words<kConfig>(smem.sfb[state.stage], sfb + k_block * args.sfb_stride_k,
+                                        num_sfb_rows - sfb_row, ks, args);
+                pipeline.producer_commit(state);
+            }
+            __syncwarp();
             state.advance();
         }
     }

@@ -3,6 +3,7 @@
 
 #include "common/types.cuh"
 #include "config.cuh"
+#include "kernels/arguments.cuh"
 #include "layout/accumulator.cuh"
 #include "layout/smem_descriptor.cuh"
 #include "mainloop/promotion.cuh"
@@ -28,7 +29,7 @@ struct Multiplier {
     // A k block's product and the scale factors that it awaits.
     struct Partial {
         float accum[kAccumSize];
-        ScaleFactors<kConfig> sf;
+        ScaleProducts<kConfig> scale;
     };
 
     TilePipeline<kConfig> pipeline;
@@ -39,10 +40,11 @@ struct Multiplier {
     bool is_full = false;  // whether that stage is known to be full
     State pending;         // oldest k block that is not released, where there are two in flight
 
-    DG_DEVICE Multiplier(SharedStorage<kConfig>& smem, int warpgroup_idx)
+    DG_DEVICE Multiplier(SharedStorage<kConfig>& smem, SfaLoad sfa_load, int warpgroup_idx)
         : pipeline{smem.barriers},
-          sf_reader(smem, warpgroup_idx * kNumWaves * kConfig.kMmaM +
-                              accumulator_row(threadIdx.x % kConfig.kWarpgroup)),
+          sf_reader(smem, sfa_load,
+                    warpgroup_idx * kNumWaves * kConfig.kMmaM +
+                        accumulator_row(threadIdx.x % kConfig.kWarpgroup)),
           a(smem.a[0] + warpgroup_idx * kNumWaves * kSliceBytes),
           b(smem.b[0]) {}
 
@@ -85,9 +87,8 @@ struct Multiplier {
         wait_for_tiles();
         start_slice(partial.accum, 0);
         step_to_next_stage();
-        sf_reader.wait();
-        partial.sf = sf_reader.read(0);
-        sf_reader.advance(is_last);
+        is_full = pipeline.consumer_test(started);
+        partial.scale = sf_reader.read(is_last).products(0);
     }
 
     // Waits for the oldest k block, with kInFlight newer ones left running, and adds it.
@@ -97,28 +98,35 @@ struct Multiplier {
         pending.advance();
         ptx::wgmma_wait_group<kInFlight>(partial.accum);
         pipeline.consumer_release(release_address);
-        promote<kConfig>(final_accum, partial.accum, partial.sf, n_offset);
+        promote<kConfig>(final_accum, partial.accum, partial.scale, n_offset);
     }
 
     // One partial sum: multiply, wait, promote. The tensor cores are kept busy by the other
-    // warpgroup.
+    // warpgroup. While they read shared memory everybody else waits for it long, so what a k block
+    // needs from there is asked for ahead: scale factors under the k block before, whether its
+    // stage is full before the last promotion.
     DG_DEVICE void multiply_in_turn(float (&final_accum)[kNumWaves][kAccumSize],
                                     uint32_t num_k_blocks, uint32_t n_offset) {
         float accum[kAccumSize];
+        ScaleFactors<kConfig> next = sf_reader.read(num_k_blocks == 1);
         for (; num_k_blocks > 0; --num_k_blocks) {
-            wait_for_tiles();
+            const ScaleFactors<kConfig> sf = next;
             const uint32_t release_address = pipeline.release_address(started);
+            wait_for_tiles();
 #pragma unroll
             for (int wave = 0; wave < kNumWaves; ++wave) {
-                const bool is_last_wave = wave == kNumWaves - 1;
                 start_slice(accum, wave);
-                if (is_last_wave) step_to_next_stage();
-                if (wave == 0) sf_reader.wait();
-                const ScaleFactors<kConfig> sf = sf_reader.read(wave);
-                if (is_last_wave) sf_reader.advance(num_k_blocks == 1);
-                ptx::wgmma_wait_group<0>(accum);
-                if (is_last_wave) pipeline.consumer_release(release_address);
-                promote<kConfig>(final_accum[wave], accum, sf, n_offset);
+                if (wave == 0 && num_k_blocks > 1) next = sf_reader.read(num_k_blocks == 2);
+                const ScaleProducts<kConfig> scale = sf.products(wave);
+                if (wave < kNumWaves - 1) {
+                    ptx::wgmma_wait_group<0>(accum);
+                } else {
+                    step_to_next_stage();
+                    ptx::wgmma_wait_group<0>(accum);
+                    pipeline.consumer_release(release_address);
+                    is_full = pipeline.consumer_test(started);
+                }
+                promote<kConfig>(final_accum[wave], accum, scale, n_offset);
             }
         }
     }
@@ -143,7 +151,6 @@ struct Multiplier {
         const int stages = started.stage == 0 ? 1 - kConfig.num_stages : 1;
         a.advance(kConfig.a_tile_bytes() * stages);
         b.advance(kConfig.b_tile_bytes() * stages);
-        is_full = pipeline.consumer_test(started);
     }
 };
 

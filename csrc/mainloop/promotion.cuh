@@ -17,13 +17,13 @@ namespace deep_gemm {
 //   n_offset   columns between the origin of the first SFB and the block's first column
 template <GemmConfig kConfig>
 DG_DEVICE void promote(float (&final_accum)[kConfig.block_n / 2],
-                       const float (&accum)[kConfig.block_n / 2], const ScaleFactors<kConfig>& sf,
-                       uint32_t n_offset) {
+                       const float (&accum)[kConfig.block_n / 2],
+                       const ScaleProducts<kConfig>& products, uint32_t n_offset) {
     constexpr int kSegment = kConfig.sf_segment();
 #pragma unroll
     for (int column = 0; column < kConfig.block_n; column += kSegment) {
-        const float sfb = sf.b_at(n_offset + column);
-        const float scale[2] = {sf.a[0] * sfb, sf.a[1] * sfb};
+        const float scale[2] = {products.at(0, n_offset + column),
+                                products.at(1, n_offset + column)};
 #pragma unroll
         for (int i = column / 2; i < (column + kSegment) / 2; ++i) {
             final_accum[i] += scale[i / 2 % 2] * accum[i];

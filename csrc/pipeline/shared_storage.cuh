@@ -12,7 +12,7 @@ template <GemmConfig kConfig>
 using TilePipeline =
     Pipeline<kConfig.num_stages, 1, kConfig.num_math_warpgroups * 4, kConfig.cluster_size()>;
 
-// The scale-factor ring: all lanes of a warp copy, for this CTA alone.
+// The scale-factor ring: all lanes of a warp load, for this CTA alone.
 template <GemmConfig kConfig>
 using SfPipeline = Pipeline<kConfig.num_sf_groups(), 32, kConfig.num_math_warpgroups * 4, 1>;
 
@@ -25,11 +25,13 @@ struct SharedStorage {
     alignas(1024) uint8_t a[kStages][kConfig.a_tile_bytes()];
     alignas(1024) uint8_t b[kStages][kConfig.b_tile_bytes()];
 
-    // D as BF16, [M64 slice][slab][64 rows, d_swizzle_bytes]; see epilogue/store_bf16.cuh.
-    alignas(1024) uint16_t d[kConfig.mma_rows() * kConfig.block_n];
+    // A round of D as BF16, [warpgroup][slab][64 rows, d_swizzle_bytes]; see
+    // epilogue/store_bf16.cuh.
+    alignas(1024) uint8_t d[kConfig.num_math_warpgroups][kConfig.slabs_per_round()]
+                           [kConfig.kMmaM * kConfig.d_swizzle_bytes()];
 
-    // Scale factors of kSfGroup k blocks.
-    alignas(16) float sfa[kSfGroups][kConfig.mma_rows()][kConfig.kSfGroup];
+    // Scale factors of kSfGroup k blocks; SFA in the order of SfaLayout.
+    alignas(128) float sfa[kSfGroups][kConfig.mma_rows() * kConfig.kSfGroup];
     alignas(16) float sfb[kSfGroups][kConfig.num_sfb()][kConfig.kSfGroup];
 
     PipelineBarriers<kStages> barriers;

@@ -30,7 +30,16 @@ DG_DEVICE void tma_load_2d(void* destination, const TensorMap* map, uint64_t* ba
         : "memory");
 }
 
-// The same for every CTA of the cluster whose bit is set in `mask`: the box lands at the same
+DG_DEVICE void tma_load_3d(void* destination, const TensorMap* map, uint64_t* barrier, int inner,
+                           int middle, int outer) {
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
+        " [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(shared_address(destination)),
+        "l"(map), "r"(shared_address(barrier)), "r"(inner), "r"(middle), "r"(outer)
+        : "memory");
+}
+
+// tma_load_2d for every CTA of the cluster whose bit is set in `mask`: the box lands at the same
 // offset of each, and its bytes complete on the barrier at the same offset of each.
 DG_DEVICE void tma_load_2d_multicast(void* destination, const TensorMap* map, uint64_t* barrier,
                                      int inner, int outer, uint16_t mask) {
@@ -62,14 +71,6 @@ DG_DEVICE void tma_store_wait_read() {
 // Copies 4 bytes; those from `source_bytes` on are written as zeros and not read.
 DG_DEVICE void cp_async_4(void* destination, const void* source, int source_bytes) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(destination)),
-                 "l"(__cvta_generic_to_global(source)), "r"(source_bytes)
-                 : "memory");
-}
-
-// Copies 16 bytes, both addresses aligned to 16; those from `source_bytes` on are written as zeros
-// and not read.
-DG_DEVICE void cp_async_16(void* destination, const void* source, int source_bytes) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(destination)),
                  "l"(__cvta_generic_to_global(source)), "r"(source_bytes)
                  : "memory");
 }

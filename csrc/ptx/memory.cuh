@@ -1,4 +1,4 @@
-// Shared-memory stores by matrix, number packing, and the fence between the two proxies.
+// Shared-memory loads, stores by matrix, number packing, and the fence between the two proxies.
 // PTX ISA 9.7.9.22, 9.7.14.5 and 9.7.13.4.
 #pragma once
 
@@ -6,6 +6,14 @@
 #include "ptx/cluster.cuh"
 
 namespace deep_gemm::ptx {
+
+// Reads shared memory in this very place among the other asm statements: the compiler would move an
+// ordinary load to where its value is used, and then wait for it.
+DG_DEVICE float load_shared(const float* source) {
+    float value;
+    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"(shared_address(source)) : "memory");
+    return value;
+}
 
 // Rounds two floats to BF16 (nearest even); `low` goes to bits 0-15.
 DG_DEVICE uint32_t cvt_bf16x2(float low, float high) {

@@ -28,6 +28,8 @@ class GemmConfig:
         num_math_warpgroups: 1 or 2, side by side along M.
         cluster_m: CTAs of a cluster along M; they share B by multicast.
         cluster_n: CTAs of a cluster along N; they share A by multicast.
+        num_store_rounds: equal parts in which D passes through its staging memory: more of them
+            leave room for another stage, and make the epilogue longer.
     """
 
     block_m: int
@@ -36,6 +38,7 @@ class GemmConfig:
     num_math_warpgroups: int
     cluster_m: int = 1
     cluster_n: int = 1
+    num_store_rounds: int = 1
 
     @property
     def mma_rows(self) -> int:
@@ -78,6 +81,16 @@ class GemmConfig:
         return next(width for width in (128, 64, 32) if self.block_n * 2 % width == 0)
 
     @property
+    def num_slabs(self) -> int:
+        """Slabs of 64 rows that one math warpgroup stores."""
+        return self.num_waves * (2 * self.block_n // self.d_swizzle_bytes)
+
+    @property
+    def slabs_per_round(self) -> int:
+        """Slabs that one math warpgroup stages and stores in one round."""
+        return self.num_slabs // self.num_store_rounds
+
+    @property
     def num_sf_groups(self) -> int:
         """Slots of the scale-factor ring, of SF_GROUP k blocks each."""
         return -(-self.num_stages // SF_GROUP) + 1
@@ -88,7 +101,7 @@ class GemmConfig:
         barriers = 16
         stage = (self.mma_rows + self.block_n) * BLOCK_K + barriers
         sf_group = 4 * SF_GROUP * (self.mma_rows + self.num_sfb) + barriers
-        d = 2 * self.mma_rows * self.block_n
+        d = 2 * self.mma_rows * self.block_n // self.num_store_rounds
         total = self.num_stages * stage + self.num_sf_groups * sf_group + d
         return -(-total // 1024) * 1024
 
@@ -109,6 +122,7 @@ class GemmConfig:
         return (
             f"sm90_fp8_gemm_1d2d_{self.block_m}x{self.block_n}_s{self.num_stages}"
             f"_w{self.num_math_warpgroups}_c{self.cluster_m}x{self.cluster_n}"
+            f"_r{self.num_store_rounds}"
         )
 
     def initialiser(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 
 from deep_gemm.config.gemm_config import MMA_M, GemmConfig
 
@@ -57,6 +58,14 @@ def accumulators_fit_registers(config: GemmConfig) -> str | None:
     return None
 
 
+def rounds_split_slabs(config: GemmConfig) -> str | None:
+    """Every round of the epilogue stores the same number of slabs."""
+    if config.num_store_rounds < 1 or config.num_slabs % config.num_store_rounds:
+        slabs, rounds = config.num_slabs, config.num_store_rounds
+        return f"num_store_rounds must divide {slabs} slabs, got {rounds}"
+    return None
+
+
 def shared_memory_fits(config: GemmConfig) -> str | None:
     """The ring and the staging memory of D fit one SM, and the ring overlaps loads with math."""
     if not 2 <= config.num_stages <= MAX_STAGES:
@@ -66,28 +75,39 @@ def shared_memory_fits(config: GemmConfig) -> str | None:
     return None
 
 
-RULES: tuple[Rule, ...] = (
+SHAPE_RULES: tuple[Rule, ...] = (
     block_m_fits_warpgroups,
     block_n_is_an_instruction_shape,
     cluster_splits_tiles,
+)
+"""What the rules of the resources rely on."""
+
+RESOURCE_RULES: tuple[Rule, ...] = (
     accumulators_fit_registers,
+    rounds_split_slabs,
     shared_memory_fits,
 )
 
 
 def broken_rules(config: GemmConfig) -> list[str]:
-    """Every rule that the configuration breaks, as 'rule: why'; empty if it is legal."""
-    reasons = ((rule.__name__, rule(config)) for rule in RULES)
-    return [f"{name}: {reason}" for name, reason in reasons if reason is not None]
+    """Every rule of the shape that the configuration breaks, as 'rule: why', or if the shape is
+    sound, every rule of the resources; empty if the configuration is legal."""
+    for rules in (SHAPE_RULES, RESOURCE_RULES):
+        reasons = ((rule.__name__, rule(config)) for rule in rules)
+        broken = [f"{name}: {reason}" for name, reason in reasons if reason is not None]
+        if broken:
+            return broken
+    return []
 
 
 @functools.cache
-def max_stages(block_m: int, block_n: int, num_math_warpgroups: int) -> int:
+def max_stages(
+    block_m: int, block_n: int, num_math_warpgroups: int, num_store_rounds: int = 1
+) -> int:
     """Stages that fit into shared memory for these blocks."""
-    stages = MAX_STAGES
-    while stages > 1:
-        config = GemmConfig(block_m, block_n, stages, num_math_warpgroups)
-        if config.smem_bytes <= SMEM_CAPACITY:
-            break
-        stages -= 1
-    return stages
+    config = GemmConfig(
+        block_m, block_n, MAX_STAGES, num_math_warpgroups, num_store_rounds=num_store_rounds
+    )
+    while config.num_stages > 1 and config.smem_bytes > SMEM_CAPACITY:
+        config = replace(config, num_stages=config.num_stages - 1)
+    return config.num_stages

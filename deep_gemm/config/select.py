@@ -42,7 +42,8 @@ def best_band(problem: GemmProblem, config: GemmConfig) -> int:
         weighted += last * columns_in_flight(last) if last else 0
         return min(rows, band + in_flight / columns) * height + weighted / rows * width
 
-    return min(range(1, min(rows, in_flight) + 1), key=touched)
+    # Of equal heights the tallest: blocks that start together then share their tile of B.
+    return min(range(min(rows, in_flight), 0, -1), key=touched)
 
 
 def ranked(problem: GemmProblem) -> list[tuple[GemmConfig, Estimate]]:

@@ -55,7 +55,8 @@ class Wait:
     repeats: bool = True
 
 
-@dataclass(slots=True)
+# By identity: two groups of one warp are never equal, and masks are arrays.
+@dataclass(slots=True, eq=False)
 class Group:
     """Lanes at one program counter."""
 
@@ -274,10 +275,19 @@ class Warp:
         elif (taken == group.mask).all():
             group.pc = target
         else:
-            self.groups.append(Group(target, taken))
+            self._send(group, taken, target)
             group.mask = group.mask & ~taken
             group.pc += 1
         return True
+
+    def _send(self, group: Group, lanes: Mask, target: int) -> None:
+        """Makes some lanes of a group one of their own, or part of one that waits at the target."""
+        for other in self.groups:
+            if other is not group and other.pc == target:
+                other.mask = other.mask | lanes
+                other.wait = None
+                return
+        self.groups.append(Group(target, lanes))
 
     def _exit(self, group: Group, leaving: Mask) -> bool:
         self.alive = self.alive & ~leaving

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_int64, c_uint32, c_void_p
+from enum import IntEnum
 
 from deep_gemm.tensor_map import TensorMap
 
 ALIGNMENT = 64
 """Alignment of a tensor map, and so of a struct that holds one, in bytes."""
+
+
+class SfaLoad(IntEnum):
+    """How scale factors of A are loaded: word by word, or in 16 bytes along one dimension."""
+
+    WORDS = 0
+    TMA_ALONG_K = 1
+    TMA_ALONG_M = 2
 
 
 class DenseArguments(ctypes.Structure):
@@ -18,6 +27,7 @@ class DenseArguments(ctypes.Structure):
         ("tensor_map_a", TensorMap),
         ("tensor_map_b", TensorMap),
         ("tensor_map_d", TensorMap),
+        ("tensor_map_sfa", TensorMap),
         ("sfa", c_void_p),
         ("sfb", c_void_p),
         ("sfa_stride_m", c_int64),
@@ -28,7 +38,7 @@ class DenseArguments(ctypes.Structure):
         ("n", c_uint32),
         ("k", c_uint32),
         ("band", c_uint32),
-        ("sfa_has_quads", c_uint32),
+        ("sfa_load", c_uint32),
     )
 
     @classmethod

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from deep_gemm.config.gemm_config import BLOCK_K, MMA_M, GemmConfig
+from deep_gemm.config.gemm_config import BLOCK_K, MMA_M, SF_GROUP, GemmConfig
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import Selection
 from deep_gemm.jit.build import build
 from deep_gemm.jit.codegen import generate
-from deep_gemm.kernels.arguments import DenseArguments
+from deep_gemm.kernels.arguments import DenseArguments, SfaLoad
 from deep_gemm.runtime.emulated import EmulatedPlan
 from deep_gemm.runtime.launch import CudaPlan, KernelLaunch, Plan
-from deep_gemm.tensor_map import BFLOAT16, UINT8, MatrixMap
+from deep_gemm.tensor_map import BFLOAT16, FLOAT32, UINT8, BoxMap, matrix_map
 
 
 def _row_stride(tensor: torch.Tensor) -> int:
@@ -23,18 +23,18 @@ def _row_stride(tensor: torch.Tensor) -> int:
 
 def _maps(
     a: torch.Tensor, b: torch.Tensor, d: torch.Tensor, config: GemmConfig
-) -> tuple[tuple[str, MatrixMap], ...]:
+) -> tuple[tuple[str, BoxMap], ...]:
     """The tensor maps of A, B and D, each with its argument field."""
 
-    def matrix_map(tensor: torch.Tensor, dtype: int, box_rows: int, box_columns: int) -> MatrixMap:
+    def map_of(tensor: torch.Tensor, dtype: int, box_rows: int, box_columns: int) -> BoxMap:
         rows, columns = tensor.shape
-        return MatrixMap(dtype, rows, columns, _row_stride(tensor), box_rows, box_columns)
+        return matrix_map(dtype, rows, columns, _row_stride(tensor), box_rows, box_columns)
 
     slab_columns = config.d_swizzle_bytes // 2
     return (
-        ("tensor_map_a", matrix_map(a, UINT8, config.block_m // config.cluster_n, BLOCK_K)),
-        ("tensor_map_b", matrix_map(b, UINT8, config.block_n // config.cluster_m, BLOCK_K)),
-        ("tensor_map_d", matrix_map(d, BFLOAT16, min(config.block_m, MMA_M), slab_columns)),
+        ("tensor_map_a", map_of(a, UINT8, config.block_m // config.cluster_n, BLOCK_K)),
+        ("tensor_map_b", map_of(b, UINT8, config.block_n // config.cluster_m, BLOCK_K)),
+        ("tensor_map_d", map_of(d, BFLOAT16, min(config.block_m, MMA_M), slab_columns)),
     )
 
 
@@ -44,10 +44,21 @@ def _extent(tensor: torch.Tensor) -> int:
     return (last + 1) * tensor.element_size()
 
 
-def _has_quads(sf: torch.Tensor) -> bool:
-    """Whether every four scale factors along K of a row are 16 aligned bytes."""
-    stride_m, stride_k = sf.stride()
-    return stride_k == 1 and stride_m % 4 == 0 and sf.data_ptr() % 16 == 0
+def _sfa_map(sfa: torch.Tensor, config: GemmConfig) -> tuple[SfaLoad, BoxMap | None]:
+    """How SFA is loaded, and its tensor map if by TMA: 16 aligned bytes along one dimension."""
+    rows, num_k_blocks = sfa.shape
+    stride_m, stride_k = sfa.stride()
+    if sfa.data_ptr() % 16 == 0:
+        if stride_k == 1 and stride_m > 0 and stride_m % SF_GROUP == 0:
+            box = (SF_GROUP, config.block_m)
+            strides = (4 * stride_m,)
+            return SfaLoad.TMA_ALONG_K, BoxMap(FLOAT32, (num_k_blocks, rows), strides, box)
+        if stride_m == 1 and stride_k > 0 and stride_k % 4 == 0:
+            # TMA takes the padding of the last four rows along.
+            dims = (4, num_k_blocks, -(-rows // 4))
+            box_m = (4, SF_GROUP, config.block_m // 4)
+            return SfaLoad.TMA_ALONG_M, BoxMap(FLOAT32, dims, (4 * stride_k, 16), box_m)
+    return SfaLoad.WORDS, None
 
 
 def plan_dense(
@@ -78,15 +89,21 @@ def plan_dense(
     arguments.sfb_stride_n, arguments.sfb_stride_k = sfb.stride()
     arguments.m, arguments.n, arguments.k = problem.m, problem.n, problem.k
     arguments.band = selection.band
-    arguments.sfa_has_quads = _has_quads(sfa)
+    arguments.sfa_load, sfa_map = _sfa_map(sfa, config)
+    maps = _maps(a, b, d, config)
+    pointers: tuple[tuple[str, int], ...] = (("sfb", _extent(sfb)),)
+    if sfa_map is None:
+        pointers = (("sfa", _extent(sfa)), *pointers)
+    else:
+        maps = (*maps, ("tensor_map_sfa", sfa_map))
 
     rows, columns = config.cluster_grid(problem.m, problem.n)
     num_clusters = min(problem.num_sms // config.cluster_size, rows * columns)
     launch = KernelLaunch(
         kernel=build(generate(config, problem.arch)),
         arguments=arguments,
-        maps=_maps(a, b, d, config),
-        pointers=(("sfa", _extent(sfa)), ("sfb", _extent(sfb))),
+        maps=maps,
+        pointers=pointers,
         grid=num_clusters * config.cluster_size,
         num_threads=config.num_threads,
         smem_bytes=config.smem_bytes,

@@ -47,10 +47,10 @@ class EmulatedPlan:
         arguments = launch.arguments
         maps = {}
         extents = []
-        for (field, matrix_map), address in zip(launch.maps, addresses, strict=False):
+        for (field, box_map), address in zip(launch.maps, addresses, strict=False):
             offset = arguments.address_of(field) - ctypes.addressof(arguments)
-            maps[offset] = matrix_map.for_emulator(address)
-            extents.append((address, matrix_map.num_bytes))
+            maps[offset] = box_map.for_emulator(address)
+            extents.append((address, box_map.num_bytes))
         with self._lock:
             pointers = zip(launch.pointers, addresses[len(launch.maps) :], strict=True)
             for (field, num_bytes), address in pointers:

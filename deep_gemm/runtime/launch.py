@@ -14,7 +14,7 @@ import torch
 from deep_gemm.jit.compiler import CompiledKernel
 from deep_gemm.kernels.arguments import DenseArguments
 from deep_gemm.runtime.cuda import ERROR_INVALID_CONTEXT, driver, launch_config
-from deep_gemm.tensor_map import MatrixMap
+from deep_gemm.tensor_map import BoxMap
 
 Slot = Callable[[int], int | None]
 """Writes an address into the parameters; a status other than 0 or None is a driver's failure."""
@@ -37,7 +37,7 @@ class KernelLaunch:
 
     kernel: CompiledKernel
     arguments: DenseArguments
-    maps: tuple[tuple[str, MatrixMap], ...]
+    maps: tuple[tuple[str, BoxMap], ...]
     pointers: tuple[tuple[str, int], ...]
     grid: int
     num_threads: int
@@ -79,9 +79,9 @@ class CudaPlan:
         driver().ensure_context(device)
         arguments = launch.arguments
         slots: list[Slot] = []
-        for (field, matrix_map), address in zip(launch.maps, addresses, strict=False):
+        for (field, box_map), address in zip(launch.maps, addresses, strict=False):
             destination = arguments.address_of(field)
-            matrix_map.encode(destination, address)
+            box_map.encode(destination, address)
             slots.append(functools.partial(driver().tensor_map_replace_address, destination))
         slots += [functools.partial(setattr, arguments, field) for field, _ in launch.pointers]
         self._function = _loaded(launch.kernel)

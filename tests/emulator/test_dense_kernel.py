@@ -51,6 +51,10 @@ CASES = [
     Case(GemmConfig(256, 64, 3, 2), 260, 72, 400, num_sms=1),
     Case(GemmConfig(256, 128, 2, 2, 2, 1), 264, 72, 272, num_sms=2),
     Case(GemmConfig(256, 112, 2, 2, 1, 2), 200, 120, 400, num_sms=2),
+    # D in several rounds through its staging memory
+    Case(GemmConfig(64, 96, 3, 1, num_store_rounds=3), 70, 200, 272, num_sms=1),
+    Case(GemmConfig(128, 192, 3, 2, num_store_rounds=3), 200, 200, 272, num_sms=1),
+    Case(GemmConfig(256, 128, 4, 2, 1, 2, num_store_rounds=4), 264, 136, 640, num_sms=2),
 ]
 
 SMALL = Case(GemmConfig(64, 32, 3, 1, 1, 2), 70, 72, 528)
@@ -105,9 +109,11 @@ def test_scale_factors_are_taken_in_any_layout(order: tuple[Timing, int]) -> Non
     wide = torch.full((case.m + 5, 23), float("nan"))
     sliced = wide[2 : 2 + case.m, 3 : 3 + 2 * sfa.shape[1] : 2]
     sliced.copy_(sfa)
-    # A row of eight is four aligned words twice over: those are copied 16 bytes at a time.
-    quads = torch.full((case.m, 8), float("nan"))[:, : sfa.shape[1]].copy_(sfa)
-    for layout in (sfa.T.contiguous().T, sliced, quads):
+    # A row of eight is four aligned words twice over: those are copied 16 bytes at a time. So is a
+    # column of 72, which ends in padding.
+    quads_along_k = torch.full((case.m, 8), float("nan"))[:, : sfa.shape[1]].copy_(sfa)
+    quads_along_m = torch.full((sfa.shape[1], 72), float("nan")).T[: case.m].copy_(sfa)
+    for layout in (sfa.T.contiguous().T, sliced, quads_along_k, quads_along_m):
         for sfb_layout in (sfb, sfb.T.contiguous().T):
             d = run_case(case, order, ((x, layout), (y, sfb_layout)))
             check_exact(d, a, b)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -98,5 +99,8 @@ def test_a_graph_replays_with_new_values() -> None:
 def test_the_first_call_of_a_process_may_be_under_capture(request) -> None:  # type: ignore[no-untyped-def]
     folder = request.path.parent
     command = [sys.executable, "-c", FIRST_CALL_UNDER_CAPTURE]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr

@@ -143,6 +143,7 @@ def test_refuses_rows_and_addresses_that_tma_does_not_take(
         monkeypatch.setattr(torch.Tensor, "data_ptr", lambda t, odd=odd: 0x1000 + 8 * (t is odd))
         with refuses(argument, "multiple of 16 bytes", "0x1008"):
             fp8_gemm_nt(a, b, d)
+    assert planned == [], "an address is refused before a kernel is built for it"
 
 
 def test_refuses_a_recipe_without_a_kernel(planned: list[GemmProblem]) -> None:
