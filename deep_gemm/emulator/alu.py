@@ -8,10 +8,20 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from deep_gemm.emulator import approximations, bits, conversions, halves, opcodes
 from deep_gemm.emulator.arithmetic import Lanes, Mask
 from deep_gemm.emulator.errors import UnknownOpcodeError
-from deep_gemm.emulator.opcodes import DTYPES, OPERATIONS, DType, Operation
+from deep_gemm.emulator.opcodes import DTYPES, DType, Operation
 from deep_gemm.emulator.ptx import Immediate, Instruction, Operand, Pair, Register, Special, Vector
+
+# What occurs in every kernel comes last: it is the faster one where two modules have the same.
+_OPERATIONS = {
+    **approximations.OPERATIONS,
+    **bits.OPERATIONS,
+    **conversions.OPERATIONS,
+    **halves.OPERATIONS,
+    **opcodes.OPERATIONS,
+}
 
 Convert = Callable[[Lanes], Lanes]
 Compute = Callable[..., Any]
@@ -100,7 +110,7 @@ def _operation(instruction: Instruction) -> Operation | None:
         isinstance(operand, Vector) for operand in instruction.operands
     ):
         return _vector_move(instruction)
-    return OPERATIONS.get(instruction.name)
+    return _OPERATIONS.get(instruction.name)
 
 
 def _vector_move(instruction: Instruction) -> Operation | None:

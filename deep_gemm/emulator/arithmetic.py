@@ -58,21 +58,30 @@ def high_multiply_64(a: Lanes, b: Lanes) -> Lanes:
 
 
 def divide(a: Lanes, b: Lanes, active: Mask | None) -> Lanes:
-    """Unsigned quotient. By zero it is unspecified.
+    """Quotient, cut toward zero. By zero it is unspecified.
 
     Raises:
         HazardError: an active lane divides by zero.
     """
-    return a // _divisor(b, active)
+    divisor = _divisor(b, active)
+    # The lowest number divided by -1 wraps.
+    with np.errstate(over="ignore"):
+        floor: Lanes = a // divisor
+        is_cut = (floor < 0) & (floor * divisor != a)
+    quotient: Lanes = floor + is_cut.astype(a.dtype)
+    return quotient
 
 
 def remainder(a: Lanes, b: Lanes, active: Mask | None) -> Lanes:
-    """Unsigned remainder. By zero it is unspecified.
+    """Remainder, with the sign of a. By zero it is unspecified.
 
     Raises:
         HazardError: an active lane divides by zero.
     """
-    return a % _divisor(b, active)
+    divisor = _divisor(b, active)
+    with np.errstate(over="ignore"):
+        result: Lanes = np.fmod(a, divisor)
+    return result
 
 
 def _divisor(b: Lanes, active: Mask | None) -> Lanes:
@@ -147,10 +156,10 @@ def fma_f32(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
         # there, as in a NaN, the far bits are all 0.
         if (total.view(np.int64) & _FAR_BITS).all():
             return total.astype(np.float32)
-        return _canonical(_rounded_to_odd(total, product, c).astype(np.float32))
+        return _canonical(rounded_to_odd(total, product, c).astype(np.float32))
 
 
-def _rounded_to_odd(total: Lanes, a: Lanes, b: Lanes) -> Lanes:
+def rounded_to_odd(total: Lanes, a: Lanes, b: Lanes) -> Lanes:
     """a + b in FP64, truncated, with the last bit set if anything was lost.
 
     That keeps it off a midpoint between floats that it is not on.

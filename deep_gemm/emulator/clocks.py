@@ -154,10 +154,11 @@ class Meeting:
         self._clock = Clock()
         self._waiting: list[Timeline] = []
 
-    def arrive(self, timeline: Timeline) -> None:
-        """A warp comes, and waits for the others."""
+    def arrive(self, timeline: Timeline, waits: bool = True) -> None:
+        """A warp comes, and may wait for the others."""
         timeline.release(self._clock)
-        self._waiting.append(timeline)
+        if waits:
+            self._waiting.append(timeline)
 
     def complete(self) -> None:
         """All are there."""

@@ -11,6 +11,7 @@ from deep_gemm.emulator.errors import EmulationError, HazardError
 from deep_gemm.emulator.global_memory import check_alignment
 from deep_gemm.emulator.ir import Address, Instruction, TensorAddress
 from deep_gemm.emulator.memory import OFFSET_MASK
+from deep_gemm.emulator.modifiers import LEVELS, SHARED, parts, unknown
 from deep_gemm.emulator.operands import Symbols, address, fetcher
 from deep_gemm.emulator.warp import Mask, Wait, Warp
 
@@ -19,6 +20,7 @@ Execute = Callable[[Warp, Mask], Wait | None]
 
 def _cp_async(instruction: Instruction, symbols: Symbols) -> Execute:
     """cp.async: each lane copies 4, 8 or 16 bytes; those past the source size become zero."""
+    parts(instruction, rf"cp\.async\.c[ag]{SHARED}\.global{LEVELS}")
     destination, source, size_operand, *rest = instruction.operands
     where, what = address(destination, symbols), address(source, symbols)
     fetch_size = fetcher(size_operand, symbols, np.uint32)
@@ -56,7 +58,7 @@ def _cp_async(instruction: Instruction, symbols: Symbols) -> Execute:
 def _cp_async_arrive(instruction: Instruction, symbols: Symbols) -> Execute:
     """cp.async.mbarrier.arrive.noinc: arrives once the lane's earlier cp.async are complete."""
     if "noinc" not in instruction.modifiers:
-        raise EmulationError(f"{instruction.name} is not known")
+        raise unknown(instruction)
     where = address(instruction.operands[0], symbols)
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
@@ -98,6 +100,11 @@ def _single_lane(mask: Mask, what: str) -> int:
 
 
 def _tma_load(instruction: Instruction, symbols: Symbols) -> Execute:
+    pattern = (
+        r"cp\.async\.bulk\.tensor\.[1-5]d\.shared::(?:cluster|cta)\.global(?:\.tile)?"
+        r"\.mbarrier::complete_tx::bytes(?:\.multicast::cluster)?(?:\.L2::cache_hint)?"
+    )
+    parts(instruction, pattern)
     destination, source, barrier, *rest = instruction.operands
     if not isinstance(source, TensorAddress):
         raise EmulationError("a TMA load needs a tensor map and coordinates")
@@ -128,6 +135,11 @@ def _tma_load(instruction: Instruction, symbols: Symbols) -> Execute:
 
 
 def _tma_store(instruction: Instruction, symbols: Symbols) -> Execute:
+    pattern = (
+        r"cp\.async\.bulk\.tensor\.[1-5]d\.global\.shared::cta(?:\.tile)?\.bulk_group"
+        r"(?:\.L2::cache_hint)?"
+    )
+    parts(instruction, pattern)
     target, source = instruction.operands[:2]
     if not isinstance(target, TensorAddress):
         raise EmulationError("a TMA store needs a tensor map and coordinates")

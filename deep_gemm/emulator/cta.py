@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from deep_gemm.emulator.errors import Access, HazardError
 from deep_gemm.emulator.memory import OFFSET_MASK, Proxy, SharedMemory
 from deep_gemm.emulator.ordering import CtaOrder
+from deep_gemm.emulator.spaces import PARAMETER_WINDOW
 from deep_gemm.emulator.tma import store_box, swizzled_offsets
 from deep_gemm.emulator.warp import LANES, Mask, Warp
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 SHARED_BASE = 1024
 """Offset of dynamic shared memory: the first kilobyte is the system's."""
 
-PARAMETER_BASE = 0x7000_0000_0000
+PARAMETER_BASE = PARAMETER_WINDOW
 """Generic address of the kernel's parameters."""
 
 
@@ -77,27 +78,42 @@ class Cta:
     # Memory
 
     def load(
-        self, space: str, addresses: NDArray[np.uint64], size: int, mask: Mask, warp: Warp
-    ) -> tuple[NDArray[np.uint8], Mask | None]:
+        self,
+        space: str,
+        addresses: NDArray[np.uint64],
+        size: int,
+        mask: Mask,
+        warp: Warp,
+        strong: bool = False,
+    ) -> tuple[NDArray[np.uint8], Mask]:
         """Reads `size` bytes per lane, zeros for lanes outside the mask.
 
+        Args:
+            space: "param", "shared" or "global".
+            addresses: [32], in the space.
+            size: in bytes.
+            mask: lanes that read.
+            warp: theirs.
+            strong: whether it synchronises, as an atomic does.
+
         Returns:
-            [32, size], and which of the bytes are undefined, None if all are defined.
+            [32, size], and which of the bytes are undefined.
         """
-        undefined = None
         result = np.zeros((LANES, size), dtype=np.uint8)
+        undefined = np.zeros((LANES, size), dtype=np.bool_)
         lanes = np.flatnonzero(mask)
+        if strong:
+            self.order.synchronise(warp, space, addresses[lanes])
         if space == "param":
             data = np.frombuffer(self.grid.parameters, dtype=np.uint8)
-            at = (addresses[lanes] - np.uint64(PARAMETER_BASE)).astype(np.int64)
+            at = (addresses[lanes] & np.uint64(0xFFFF_FFFF)).astype(np.int64)
             result[lanes] = data[at[:, None] + np.arange(size)]
         elif space.startswith("shared"):
             at = (addresses[lanes] & np.uint64(OFFSET_MASK)).astype(np.int64)
-            self.order.read(warp, at[:, None] + np.arange(size))
+            if not strong:
+                self.order.read(warp, at[:, None] + np.arange(size))
             result[lanes], defined = self.shared.read(at, size)
-            if not defined.all():
-                undefined = np.zeros(result.shape, dtype=np.bool_)
-                undefined[lanes] = ~defined
+            undefined[lanes] = ~defined
         elif space == "global":
             result[lanes] = self.grid.memory.read(addresses[lanes], size)
         else:
@@ -112,13 +128,27 @@ class Cta:
         mask: Mask,
         warp: Warp,
         defined: Mask | None = None,
+        strong: bool = False,
     ) -> None:
-        """Writes each lane's bytes, [32, size]; `defined` says which are, by default all."""
+        """Writes each lane's bytes, [32, size].
+
+        Args:
+            space: "shared" or "global".
+            addresses: [32], in the space.
+            data: [32, size].
+            mask: lanes that write.
+            warp: theirs.
+            defined: [32, size], which bytes are, in shared memory; by default all.
+            strong: whether it synchronises, as an atomic does.
+        """
         lanes = np.flatnonzero(mask)
+        if strong:
+            self.order.synchronise(warp, space, addresses[lanes])
         if space.startswith("shared"):
             at = (addresses[lanes] & np.uint64(OFFSET_MASK)).astype(np.int64)
             offsets = at[:, None] + np.arange(data.shape[1])
-            self.order.write(warp, lanes, offsets)
+            if not strong:
+                self.order.write(warp, lanes, offsets, data[lanes])
             self._check_not_read(offsets)
             kept = None if defined is None else defined[lanes]
             self.shared.write(at, data[lanes], warp.agent, "generic", kept)
@@ -170,7 +200,29 @@ class Cta:
     ) -> Callable[[], None]:
         """Starts a TMA store; the result performs it, at the latest when a thread waits."""
         tensor_map = self.grid.map_at(map_address)
-        offsets = swizzled_offsets(tensor_map, source)
+        memory = self.grid.memory
+        return self.start_store(
+            swizzled_offsets(tensor_map, source),
+            lambda values, defined: store_box(tensor_map, memory, coordinates, values, defined),
+            warp,
+            lane,
+        )
+
+    def start_store(
+        self,
+        offsets: NDArray[np.int64],
+        write: Callable[[NDArray[np.uint8], NDArray[np.bool_]], None],
+        warp: Warp,
+        lane: int,
+    ) -> Callable[[], None]:
+        """Starts an asynchronous copy out of shared memory; the result performs it.
+
+        Args:
+            offsets: of the bytes, in any shape.
+            write: takes them, and which of them are defined.
+            warp: that issues it.
+            lane: that does.
+        """
         self.order.store(warp, lane, offsets)
         release = self.begin_read("R4", offsets)
         is_done = False
@@ -180,8 +232,7 @@ class Cta:
             if not is_done:
                 is_done = True
                 defined = self.shared.is_defined(offsets)
-                values = self.tile(offsets)
-                store_box(tensor_map, self.grid.memory, coordinates, values, defined)
+                write(self.tile(offsets), defined)
                 release()
 
         store = self.cluster.located(perform)
@@ -211,8 +262,10 @@ class Cta:
 
     # Barriers
 
-    def arrive_named(self, barrier_id: int, count: int, num_threads: int, warp: Warp) -> int:
-        """bar.sync: counts the arrival; returns the round that was arrived in."""
+    def arrive_named(
+        self, barrier_id: int, count: int, num_threads: int, warp: Warp, waits: bool
+    ) -> int:
+        """bar.sync and bar.arrive: count the arrival; returns the round that was arrived in."""
         if barrier_id > 15 or count % LANES:
             raise HazardError("R28", f"bar.sync {barrier_id}, {count}")
         arrived, round_ = self._named.get(barrier_id, (0, 0))
@@ -222,7 +275,7 @@ class Cta:
                 "R28", f"{arrived} threads arrived on barrier {barrier_id} of {count}"
             )
         self._named[barrier_id] = (0, round_ + 1) if arrived == count else (arrived, round_)
-        self.order.meet(barrier_id, warp, is_last=arrived == count)
+        self.order.meet(barrier_id, warp, waits, is_last=arrived == count)
         return round_
 
     def named_round(self, barrier_id: int) -> int:

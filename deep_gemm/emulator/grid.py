@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from deep_gemm.emulator.asynchrony import Action, Engine, Timing
 from deep_gemm.emulator.cta import PARAMETER_BASE, Cta
 from deep_gemm.emulator.errors import Access, EmulationError, HazardError
-from deep_gemm.emulator.global_memory import GlobalMemory
+from deep_gemm.emulator.global_memory import Bytes, GlobalMemory
 from deep_gemm.emulator.mbarrier import NO_AGENT, Mbarrier
 from deep_gemm.emulator.memory import OFFSET_MASK, RANK_SHIFT, compose_shared
 from deep_gemm.emulator.ordering import ClusterOrder
 from deep_gemm.emulator.program import Program
 from deep_gemm.emulator.tma import TensorMap, load_box, swizzled_offsets
 from deep_gemm.emulator.warp import Group, Warp
+
+MAX_IDLE_ROUNDS = 1000
+"""How often all warps may poll in vain before that is a deadlock."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,13 @@ class Cluster:
             HazardError: a deadlock, or something is in flight at the end.
         """
         warps = [warp for cta in self.ctas for warp in cta.warps]
+        idle = 0
         while any(not warp.has_exited for warp in warps):
-            if not self._give_turns() and not self.engine.advance():
+            if self._give_turns() or self.engine.advance():
+                idle = 0
+                continue
+            idle += 1
+            if idle > MAX_IDLE_ROUNDS or not any(warp.spins for warp in warps):
                 raise HazardError("R11", self._deadlock(warps))
         while self.engine.advance():
             pass
@@ -182,6 +193,46 @@ class Cluster:
                 cta.shared.barrier(barrier).complete_tx(box.size, warp.agent, issue_phase)
 
             self.submit(("tma", object()), deliver)
+
+    def fill(
+        self,
+        rank: int,
+        offsets: NDArray[np.int64],
+        barrier: int,
+        read: Callable[[], Bytes],
+        warp: Warp,
+    ) -> None:
+        """Starts a bulk copy into the shared memory of one CTA.
+
+        Args:
+            rank: of the CTA.
+            offsets: of the bytes.
+            barrier: offset of the mbarrier that counts them.
+            read: gives the bytes when the copy happens.
+            warp: that issues it.
+        """
+        cta = self.cta_of_rank(rank)
+        self.order.phases(compose_shared(rank, barrier), warp)
+        cta.order.load(warp, offsets, barrier)
+        cta.begin_fill(offsets, warp.agent, "async")
+        issue_phase = cta.shared.barrier(barrier).phase
+
+        def deliver() -> None:
+            data = read()
+            self._living(rank).shared.land(offsets, data, warp.agent, "async")
+            cta.shared.barrier(barrier).complete_tx(data.size, warp.agent, issue_phase)
+
+        self.submit(("bulk", object()), deliver)
+
+    def cta_of_rank(self, rank: int) -> Cta:
+        """The CTA of a rank, whose shared memory is about to be accessed.
+
+        Raises:
+            HazardError: R13, there is none; R12, it has left.
+        """
+        if rank >= len(self.ctas):
+            raise HazardError("R13", f"access to CTA {rank} of a cluster of {len(self.ctas)}")
+        return self._living(rank)
 
     def _living(self, rank: int) -> Cta:
         """A CTA whose shared memory is about to be accessed."""

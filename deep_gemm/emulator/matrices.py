@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from deep_gemm.emulator import wgmma
 from deep_gemm.emulator.errors import EmulationError, HazardError
 from deep_gemm.emulator.ir import Immediate, Instruction, Vector
+from deep_gemm.emulator.modifiers import unknown
 from deep_gemm.emulator.operands import LANES, Symbols, fetcher
 from deep_gemm.emulator.warp import Mask, Wait, Warp
 
@@ -33,11 +34,11 @@ def _mma(instruction: Instruction, symbols: Symbols) -> Execute:
     """wgmma.mma_async of e4m3 operands from shared memory, FP32 accumulators."""
     shape = re.fullmatch(r"m64n(\d+)k32", instruction.modifiers[3])
     if shape is None or instruction.modifiers[4:] != ("f32", "e4m3", "e4m3"):
-        raise EmulationError(f"{instruction.name} is not known")
+        raise unknown(instruction)
     n = int(shape[1])
     accumulators, a, b, scale_d, *signs = instruction.operands
     if any(sign != Immediate(1) for sign in signs):
-        raise EmulationError("wgmma that negates an operand is not known")
+        raise unknown(instruction)
     if not isinstance(accumulators, Vector):
         raise EmulationError("wgmma needs a vector of accumulators")
     slots = tuple(register.slot for register in accumulators.items)  # type: ignore[union-attr]
@@ -66,12 +67,14 @@ def _mma(instruction: Instruction, symbols: Symbols) -> Execute:
         def multiply() -> None:
             tile = np.zeros((WARP_ROWS, n), dtype=np.float32) if keeps else None
             if tile is not None:
-                held = np.stack([warp.registers[slot] for slot in slots], axis=1)
+                held = np.stack([warp.registers[s].view(np.float32) for s in slots], axis=1)
                 tile[at_rows, at_columns] = held
             product = wgmma.multiply(warp.cta.tile(at_a), warp.cta.tile(at_b), tile)
             values = product[at_rows, at_columns]
             for i, slot in enumerate(slots):
-                warp.registers[slot] = np.ascontiguousarray(values[:, i])
+                # Some compilers hold floats in registers of bits.
+                dtype = warp.registers[slot].dtype
+                warp.registers[slot] = np.ascontiguousarray(values[:, i]).view(dtype)
             rows_of_a, rows_of_b = (warp.cta.undefined_rows(tile) for tile in (at_a, at_b))
             if not keeps:
                 warp.undefined.clear(slots)

@@ -62,8 +62,18 @@ class Mbarrier:
         if not 1 <= count <= self.pending:
             raise HazardError("R10", f"{count} arrivals on an mbarrier whose {self}")
         self.pending -= count
+        self._phase_seen[agent] = self.phase
         self.arrivals[-1].append(agent)
         self._complete_if_settled()
+
+    def drop(self, count: int = 1, agent: int = NO_AGENT) -> None:
+        """Counts arrivals, and expects as many fewer from the next phase on.
+
+        Raises:
+            HazardError: as arrive.
+        """
+        self.expected -= min(count, self.pending)
+        self.arrive(count, agent)
 
     def expect_tx(self, num_bytes: int) -> None:
         """Announces bytes to the present phase.
@@ -108,8 +118,8 @@ class Mbarrier:
 
         Raises:
             HazardError: R11, the parity is neither 0 nor 1, or two phases or more were completed
-                since the agent last asked or knew (at first, since init): one bit can't tell
-                which.
+                since the agent last asked, arrived or knew (at first, since init): one bit can't
+                tell which.
         """
         if parity not in (0, 1):
             raise HazardError("R11", f"wait on an mbarrier for parity {parity}")

@@ -144,6 +144,12 @@ class SharedMemory:
         """Which bytes have defined contents, for offsets of any shape."""
         return _is_set(self._state[self.index(offsets)], _DEFINED)
 
+    def holds(self, offsets: Integers, values: Bytes) -> Flags:
+        """Which bytes are defined and have these values, in the shape of both."""
+        index = self.index(offsets)
+        is_held: Flags = _is_set(self._state[index], _DEFINED) & (self._data[index] == values)
+        return is_held
+
     def history(self, offsets: Integers) -> History:
         """Who wrote the bytes last, for offsets of any shape."""
         index = self.index(offsets)

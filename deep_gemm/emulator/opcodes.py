@@ -80,9 +80,9 @@ def _signed_or_not(bits: int) -> Iterator[tuple[str, Operation]]:
             yield f"mul.wide.{name}", Operation(arithmetic.wide_multiply, wide, (name,) * 2)
             operation = Operation(arithmetic.wide_multiply_add, wide, (name, name, wide))
             yield f"mad.wide.{name}", operation
-    unsigned = (f"u{bits}",) * 2
-    for opcode, function in (("div", arithmetic.divide), ("rem", arithmetic.remainder)):
-        yield f"{opcode}.u{bits}", Operation(function, unsigned[0], unsigned, wants_active=True)
+        for opcode, function in (("div", arithmetic.divide), ("rem", arithmetic.remainder)):
+            operation = Operation(function, name, (name,) * 2, wants_active=True)
+            yield f"{opcode}.{name}", operation
     yield f"abs.s{bits}", Operation(np.abs, f"s{bits}", (f"s{bits}",))
 
 
@@ -109,9 +109,6 @@ def _moves() -> Iterator[tuple[str, Operation]]:
     for name in ("f32", "f64"):
         yield f"mov.{name}", Operation(_same, name, (name,))
         yield f"selp.{name}", Operation(arithmetic.select, name, (name, name, "pred"))
-    # The generic addresses of these spaces are the addresses in them.
-    for space, to in itertools.product(("global", "param"), ("", "to.")):
-        yield f"cvta.{to}{space}.u64", Operation(_same, "u64", ("u64",))
 
 
 def _conversions() -> Iterator[tuple[str, Operation]]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from deep_gemm.emulator.clocks import Clock, Meeting, PhaseClocks, Timeline
 from deep_gemm.emulator.errors import HazardError
+from deep_gemm.emulator.global_memory import Bytes
 from deep_gemm.emulator.memory import OFFSET_MASK, RANK_SHIFT
 from deep_gemm.emulator.operands import LANES
 from deep_gemm.emulator.races import Kind, Ledger, Operation, Races
@@ -28,12 +29,14 @@ class ClusterOrder:
     Attributes:
         ledger: the operations.
         agents: yields numbers that no agent has yet.
+        strong: what atomics and strong accesses tell, by CTA (None for global memory) and address.
     """
 
     def __init__(self, cluster: Cluster) -> None:
         """Starts with nothing done."""
         self.ledger = Ledger()
         self.agents = count(1)
+        self.strong: dict[tuple[int | None, int], Clock] = {}
         self._cluster = cluster
         self._arriving, self._complete = Clock(), Clock()
 
@@ -108,11 +111,25 @@ class CtaOrder:
         """A warp's threads read bytes at offsets of any shape. Raises as Races.read."""
         index = self._cta.shared.index(offsets)
         self._races.read(index, operation_of(warp), warp.timeline.clock)
+        self._reached_by(warp)
 
-    def write(self, warp: Warp, lanes: Offsets, offsets: Offsets) -> None:
+    def write(self, warp: Warp, lanes: Offsets, offsets: Offsets, values: Bytes) -> None:
         """Each of a warp's lanes writes a row of offsets. Raises as Races.write."""
-        index, threads = self._cta.shared.index(offsets), warp.index * LANES + lanes
-        self._races.write(index, [operation_of(warp)], warp.timeline.clock, threads)
+        shared = self._cta.shared
+        index, threads = shared.index(offsets), warp.agent * LANES + lanes
+        operations, clock = [operation_of(warp)], warp.timeline.clock
+        self._races.write(index, operations, clock, threads, lambda: shared.holds(offsets, values))
+        self._reached_by(warp)
+
+    def synchronise(self, warp: Warp, space: str, addresses: NDArray[np.uint64]) -> None:
+        """An atomic or strong access: at its address it acquires, and releases."""
+        place = self._cta.index if space == "shared" else None
+        for address in np.unique(addresses):
+            clock = self._cta.cluster.order.strong.setdefault((place, int(address)), Clock())
+            warp.timeline.clock.join(clock)
+            warp.timeline.release(clock)
+        if space == "shared":
+            self._reached_by(warp)
 
     def multiply(self, warp: Warp, *tiles: Offsets) -> None:
         """A wgmma of the warp is issued that reads tiles. Raises as Races.read."""
@@ -133,7 +150,7 @@ class CtaOrder:
         streams = [warp.timeline.stream("cp.async", int(lane)) for lane in lanes]
         access = self._cta.cluster.access()
         operations = [Operation(Kind.COPY, copy.agent, copy.time, access) for copy in streams]
-        index, threads = self._cta.shared.index(offsets), warp.index * LANES + lanes
+        index, threads = self._cta.shared.index(offsets), warp.agent * LANES + lanes
         self._races.write(index, operations, warp.timeline.clock, threads)
 
     def load(self, warp: Warp, offsets: Offsets, barrier: int) -> None:
@@ -148,9 +165,15 @@ class CtaOrder:
         self._races.write(self._cta.shared.index(offsets), [operation], warp.timeline.clock)
         self.must_end("R11" if warp.cta is self._cta else "R12", operation)
 
+    def send(self, warp: Warp, offsets: Offsets, cta: Cta, barrier: int) -> None:
+        """A bulk copy is issued that reads bytes, and completes on an mbarrier of another CTA."""
+        time, agent = cta.shared.barrier(barrier).phase + 1, cta.order.phases[barrier].agent
+        operation = Operation(Kind.STORE, agent, time, self._cta.cluster.access())
+        self._races.read(self._cta.shared.index(offsets), operation, warp.timeline.clock)
+
     def fence(self, warp: Warp, mask: NDArray[np.bool_]) -> None:
         """fence.proxy.async."""
-        threads = warp.index * LANES + np.flatnonzero(mask)
+        threads = warp.agent * LANES + np.flatnonzero(mask)
         self._races.fence(threads, operation_of(warp), warp.timeline.clock)
 
     def init_barrier(self, offset: int, warp: Warp, lane: int) -> None:
@@ -165,12 +188,16 @@ class CtaOrder:
             if agent == warp.timeline.agent and mask[lane] and phases.fenced is None:
                 phases.fenced = warp.timeline.time
 
-    def meet(self, barrier_id: int, warp: Warp, is_last: bool) -> None:
-        """bar.sync: the warp waits for the others, unless it is the last one."""
+    def meet(self, barrier_id: int, warp: Warp, waits: bool, is_last: bool) -> None:
+        """bar.sync, or bar.arrive, which does not wait for the others."""
         meeting = self._meetings.setdefault(barrier_id, Meeting())
-        meeting.arrive(warp.timeline)
+        meeting.arrive(warp.timeline, waits)
         if is_last:
             meeting.complete()
+
+    def _reached_by(self, warp: Warp) -> None:
+        if warp.cta is not self._cta:
+            self.must_end("R12", operation_of(warp))
 
     def must_end(self, rule: str, operation: Operation) -> None:
         """The CTA may not leave before the operation has ended."""

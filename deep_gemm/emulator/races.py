@@ -8,6 +8,7 @@ not depend on the timing.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -79,6 +80,10 @@ class Ledger:
         known: NDArray[np.bool_] = clock.of(self._agents[numbers]) >= self._times[numbers]
         return known
 
+    def of_threads(self, numbers: NDArray[np.int32]) -> list[int]:
+        """Those of the operations that threads did themselves."""
+        return [int(n) for n in numbers if self._operations[n].kind is Kind.THREAD]
+
     def unknown(self, numbers: NDArray[np.int32], clock: Clock) -> int | None:
         """Position in an array of the first operation that a clock does not know, if any."""
         flat = numbers.reshape(-1)
@@ -129,7 +134,12 @@ class Races:
         self._reads[operation.agent][index] = self._ledger.add(operation)
 
     def write(
-        self, index: Index, operations: list[Operation], clock: Clock, threads: Index | None = None
+        self,
+        index: Index,
+        operations: list[Operation],
+        clock: Clock,
+        threads: Index | None = None,
+        is_same: Callable[[], NDArray[np.bool_]] | None = None,
     ) -> None:
         """Notes a write.
 
@@ -137,7 +147,9 @@ class Races:
             index: of the bytes; [n, bytes] if there are n operations.
             operations: one for all bytes, or one for each row, all of one kind.
             clock: what was known when they were issued.
-            threads: [n], the threads of the CTA that write, unless it is the async proxy.
+            threads: [n], the threads that write, unless it is the async proxy.
+            is_same: tells, in the shape of `index`, which bytes already have their new values.
+                Threads may write the same at once: compilers do, where all threads know a value.
 
         Raises:
             HazardError: a race: R29 of two copies, R2 over a copy, R3 over what wgmma reads, R4
@@ -152,7 +164,7 @@ class Races:
             if clock[last.agent] < last.time:
                 position = int(np.argmax(~self._ledger.known(reads[index], clock)))
                 self._refuse(index, position, reads, operations[0], "writes", "reads")
-        self._check_writes(index, operations[0], clock, "writes")
+        self._check_writes(index, operations[0], clock, "writes", is_same)
         numbers = [self._ledger.add(operation) for operation in operations]
         self._writes[index] = np.array(numbers, dtype=np.int32)[:, None] if numbers[1:] else numbers
         self._fences[index] = 0 if threads is None else -1 - threads[:, None]
@@ -167,8 +179,20 @@ class Races:
         seen = seen[self._ledger.known(self._writes[seen], clock)]
         self._fences[seen] = self._ledger.add(operation)
 
-    def _check_writes(self, index: Index, operation: Operation, clock: Clock, does: str) -> None:
-        position = self._ledger.unknown(self._writes[index], clock)
+    def _check_writes(
+        self,
+        index: Index,
+        operation: Operation,
+        clock: Clock,
+        does: str,
+        is_same: Callable[[], NDArray[np.bool_]] | None = None,
+    ) -> None:
+        numbers = self._writes[index]
+        position = self._ledger.unknown(numbers, clock)
+        if position is not None and is_same is not None:
+            by_threads = np.isin(numbers, self._ledger.of_threads(np.unique(numbers)))
+            numbers = np.where(by_threads & is_same(), 0, numbers)
+            position = self._ledger.unknown(numbers, clock)
         if position is not None:
             self._refuse(index, position, self._writes, operation, does, "writes")
         if operation.kind in _ASYNC_PROXY:

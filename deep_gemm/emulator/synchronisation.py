@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from deep_gemm.emulator.errors import EmulationError
+from deep_gemm.emulator.errors import HazardError
 from deep_gemm.emulator.ir import Instruction, Register
-from deep_gemm.emulator.memory import OFFSET_MASK, mapa
+from deep_gemm.emulator.mbarrier_forms import ARRIVE, WAIT, give_state, wait_for_state
+from deep_gemm.emulator.memory import OFFSET_MASK
+from deep_gemm.emulator.modifiers import SHARED, parts, unknown
 from deep_gemm.emulator.operands import LANES, Symbols, address, fetcher
 from deep_gemm.emulator.warp import Mask, Wait, Warp
 
@@ -16,6 +18,7 @@ Execute = Callable[[Warp, Mask], Wait | None]
 
 
 def _mbarrier_init(instruction: Instruction, symbols: Symbols) -> Execute:
+    parts(instruction, rf"mbarrier\.init{SHARED}?\.b64")
     where = address(instruction.operands[0], symbols)
     count = fetcher(instruction.operands[1], symbols, np.uint32)
 
@@ -31,7 +34,9 @@ def _mbarrier_init(instruction: Instruction, symbols: Symbols) -> Execute:
 
 def _mbarrier_arrive(instruction: Instruction, symbols: Symbols) -> Execute:
     """mbarrier.arrive, with expect_tx or without; local or in a peer's shared memory."""
+    parts(instruction, ARRIVE)
     where = address(instruction.operands[1], symbols)
+    may_complete = "noComplete" not in instruction.modifiers
     expects = "expect_tx" in instruction.modifiers
     operands = instruction.operands[2:]
     amount = fetcher(operands[0], symbols, np.uint32) if operands else None
@@ -42,11 +47,15 @@ def _mbarrier_arrive(instruction: Instruction, symbols: Symbols) -> Execute:
             place = int(where(warp)[lane])
             barrier = warp.cta.cluster.mbarrier(place)
             warp.cta.cluster.order.tell(place, warp, releases)
+            give_state(warp, instruction.operands[0], barrier, int(lane))
             if expects and amount is not None:
                 barrier.expect_tx(int(amount(warp)[lane]))
                 barrier.arrive(agent=warp.agent)
             else:
-                barrier.arrive(1 if amount is None else int(amount(warp)[lane]), warp.agent)
+                count = 1 if amount is None else int(amount(warp)[lane])
+                if count == barrier.pending and not may_complete:
+                    raise HazardError("R10", f"arrive.noComplete on an mbarrier whose {barrier}")
+                barrier.arrive(count, warp.agent)
         warp.gives_way = warp.cta.cluster.engine.gives_way()
         return None
 
@@ -55,9 +64,12 @@ def _mbarrier_arrive(instruction: Instruction, symbols: Symbols) -> Execute:
 
 def _mbarrier_wait(instruction: Instruction, symbols: Symbols) -> Execute:
     """test_wait and try_wait by parity. try_wait suspends here until the phase is complete."""
+    parts(instruction, WAIT)
+    if "parity" not in instruction.modifiers:
+        return wait_for_state(instruction, symbols)
     target, source, parity = instruction.operands[:3]
-    if not isinstance(target, Register) or "parity" not in instruction.modifiers:
-        raise EmulationError(f"{instruction.name} is not known")
+    if not isinstance(target, Register):
+        raise unknown(instruction)
     where = address(source, symbols)
     fetch_parity = fetcher(parity, symbols, np.uint32)
     suspends = instruction.modifiers[0] == "try_wait"
@@ -75,7 +87,9 @@ def _mbarrier_wait(instruction: Instruction, symbols: Symbols) -> Execute:
         if suspends and not complete:
             text = ", ".join(f"mbarrier {place:#x} parity {phase}" for place, phase in places)
             return Wait(is_complete, text)
-        if complete and acquires:
+        if not complete:
+            warp.poll()
+        elif acquires:
             for place, _ in places:
                 order.acquire(place, warp)
         warp.write(target.slot, np.full(LANES, complete), mask)
@@ -84,20 +98,34 @@ def _mbarrier_wait(instruction: Instruction, symbols: Symbols) -> Execute:
     return execute
 
 
-def _bar_sync(instruction: Instruction, symbols: Symbols) -> Execute:
-    """bar.sync id, count: the warp's threads wait for `count` threads of the CTA."""
+def _bar(instruction: Instruction, symbols: Symbols) -> Execute:
+    """bar.sync and bar.arrive: `count` threads of the CTA; those that arrive only go on at once."""
+    pattern = (
+        r"bar(?:\.cta)?\.(?P<what>sync|arrive)"
+        r"|barrier(?:\.cta)?\.(?P<any>sync|arrive)(?P<aligned>\.aligned)?"
+    )
+    found = parts(instruction, pattern)
+    what, is_aligned = found["what"] or found["any"], bool(found["what"] or found["aligned"])
     fetch_id = fetcher(instruction.operands[0], symbols, np.uint32)
     has_count = len(instruction.operands) > 1
+    if what == "arrive" and not has_count:
+        raise unknown(instruction)
     fetch_count = fetcher(instruction.operands[-1], symbols, np.uint32)
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
-        warp.require_converged(mask, "bar.sync")
+        if is_aligned:
+            warp.require_converged(mask, f"bar.{what}")
         lane = int(np.flatnonzero(mask)[0])
         barrier_id = int(fetch_id(warp)[lane])
         count = int(fetch_count(warp)[lane]) if has_count else warp.cta.num_threads
-        round_ = warp.cta.arrive_named(barrier_id, count, int(mask.sum()), warp)
-        what = f"bar.sync {barrier_id}, {count}"
-        return Wait(lambda: warp.cta.named_round(barrier_id) > round_, what, repeats=False)
+        round_ = warp.cta.arrive_named(
+            barrier_id, count, int(mask.sum()), warp, waits=what == "sync"
+        )
+        if what == "arrive":
+            warp.gives_way = warp.cta.cluster.engine.gives_way()
+            return None
+        text = f"bar.sync {barrier_id}, {count}"
+        return Wait(lambda: warp.cta.named_round(barrier_id) > round_, text, repeats=False)
 
     return execute
 
@@ -119,7 +147,11 @@ def _bar_warp_sync(instruction: Instruction, symbols: Symbols) -> Execute:
 
 
 def _cluster_barrier(instruction: Instruction, symbols: Symbols) -> Execute:
-    arrives = instruction.modifiers[1] == "arrive"
+    pattern = (
+        r"barrier\.cluster\.(?:(?P<arrive>arrive)(?:\.release|\.relaxed)?|wait(?:\.acquire)?)"
+        r"(?:\.aligned)?"
+    )
+    arrives = bool(parts(instruction, pattern)["arrive"])
     releases = "relaxed" not in instruction.modifiers
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
@@ -139,43 +171,13 @@ def _cluster_barrier(instruction: Instruction, symbols: Symbols) -> Execute:
     return execute
 
 
-def _fence(instruction: Instruction, symbols: Symbols) -> Execute:
-    """fence.proxy.async shows the threads' writes to TMA and WGMMA, fence.mbarrier_init inits."""
-    is_proxy = instruction.modifiers[:2] == ("proxy", "async")
-    is_init = instruction.modifiers[0] == "mbarrier_init"
-
-    def execute(warp: Warp, mask: Mask) -> Wait | None:
-        if is_proxy:
-            warp.cta.fence_proxy(warp, mask)
-        if is_init:
-            warp.cta.order.fence_barriers(warp, mask)
-        return None
-
-    return execute
-
-
-def _mapa(instruction: Instruction, symbols: Symbols) -> Execute:
-    """mapa: the address of the same place in the shared memory of another CTA of the cluster."""
-    target, source, rank = instruction.operands
-    if not isinstance(target, Register):
-        raise EmulationError(f"{instruction.text} is not known")
-    where, which = fetcher(source, symbols, np.uint32), fetcher(rank, symbols, np.uint32)
-
-    def execute(warp: Warp, mask: Mask) -> Wait | None:
-        warp.write(target.slot, mapa(where(warp), which(warp)), mask)
-        return None
-
-    return execute
-
-
 TABLE: dict[str, Callable[[Instruction, Symbols], Execute]] = {
     "mbarrier.init": _mbarrier_init,
     "mbarrier.arrive": _mbarrier_arrive,
     "mbarrier.test_wait": _mbarrier_wait,
     "mbarrier.try_wait": _mbarrier_wait,
-    "bar.sync": _bar_sync,
     "bar.warp.sync": _bar_warp_sync,
     "barrier.cluster": _cluster_barrier,
-    "fence": _fence,
-    "mapa": _mapa,
+    "bar": _bar,
+    "barrier": _bar,
 }

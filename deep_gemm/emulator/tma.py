@@ -6,7 +6,7 @@ the rows run over the box's other dimensions, dimension 1 fastest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -166,6 +166,7 @@ def store_box(
     coordinates: Sequence[int],
     values: Bytes,
     defined: Flags | None = None,
+    combine: Callable[[Bytes, Bytes], Bytes] | None = None,
 ) -> None:
     """Writes the part of a box that lies inside of the tensor.
 
@@ -175,6 +176,7 @@ def store_box(
         coordinates: of the box's first element, innermost first.
         values: uint8 [rows, row bytes], without the swizzle.
         defined: bool of that shape, which bytes have defined values; by default all.
+        combine: of old and new bytes, [rows, bytes], to what is written: a reduction.
 
     Raises:
         HazardError: R14, the coordinates are illegal or negative, or the tensor's rows are no
@@ -196,7 +198,10 @@ def store_box(
             f"TMA stores undefined shared memory to {int(addresses[row]) + int(byte):#x}, byte"
             f" {columns.start + int(byte)} of row {int(np.flatnonzero(rows)[row])} of the box",
         )
-    memory.write(addresses, values[rows, columns], alignment=1)
+    new = values[rows, columns]
+    if combine is not None:
+        new = combine(memory.read(addresses, new.shape[1], alignment=1), new)
+    memory.write(addresses, new, alignment=1)
 
 
 def swizzled_offsets(tensor_map: TensorMap, smem_offset: int) -> NDArray[np.int64]:

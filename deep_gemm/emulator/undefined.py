@@ -39,6 +39,10 @@ class Undefined:
         """The register's undefined lanes."""
         return self._lanes.get(slot, _NONE)
 
+    def columns(self, slots: Sequence[int]) -> Mask:
+        """The undefined lanes of registers: [32, registers]."""
+        return np.stack([self.lanes(slot) for slot in slots], axis=1)
+
     def origin(self, slots: Iterable[int]) -> Access | None:
         """Where an undefined value was read from memory, if it was."""
         return next((self._origins[slot] for slot in slots if slot in self._origins), None)
@@ -92,7 +96,7 @@ def needs(instruction: Instruction) -> tuple[object, ...]:
         if operands and isinstance(operands[0], Register | Vector | Pair | Sink):
             operands = operands[1:]
             return operands[1:] if instruction.opcode == "shfl" else operands
-        if instruction.opcode == "stmatrix" or instruction.name.startswith("st.shared"):
+        if instruction.opcode in ("st", "stmatrix"):
             return operands[:1]
     return operands
 

@@ -27,6 +27,9 @@ LANES = 32
 MAX_WARPS = 64
 """More than a CTA has: an agent is the CTA's index times this, plus the warp's."""
 
+MAX_POLLS = 8
+"""Of one turn, before the others have theirs."""
+
 Mask = NDArray[np.bool_]
 
 _DTYPES: dict[str, type] = {
@@ -117,6 +120,8 @@ class Warp:
         self.timeline = Timeline(cta.cluster.order.agents)
         self.num_steps = 0
         self.gives_way = False
+        self.spins = False
+        self.polls = 0
 
     @property
     def has_exited(self) -> bool:
@@ -147,11 +152,22 @@ class Warp:
             Whether anything was executed.
         """
         progress = False
-        self.gives_way = False
+        self.gives_way = self.spins = False
+        self.polls = 0
         while not self.gives_way and (group := self._next_group()) is not None:
             progress = True
             self._run_group(group)
-        return progress
+        return progress and not self.spins
+
+    def poll(self) -> None:
+        """Counts a look at what others may change: many in one turn are a loop that waits."""
+        self.polls += 1
+        if self.polls >= MAX_POLLS:
+            self.spin()
+
+    def spin(self) -> None:
+        """Lets the others go on, as what was executed is no progress by itself."""
+        self.gives_way = self.spins = True
 
     def waits(self) -> list[str]:
         """What each group waits for, with its line."""

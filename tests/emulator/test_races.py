@@ -171,6 +171,18 @@ def access(
         races.read(index, operation, clock)
 
 
+def test_threads_may_write_the_same_at_once() -> None:
+    races, index = Races(64, 1024, Ledger()), np.arange(4)
+    races.write(index, [Operation(Kind.THREAD, 1, 1, OTHER)], Clock())
+    second = [Operation(Kind.THREAD, 2, 1, OTHER)]
+    with pytest.raises(HazardError, match="^race: .*0x402"):
+        races.write(index, second, Clock(), is_same=lambda: np.array([True, True, False, True]))
+    races.write(index, second, Clock(), is_same=lambda: np.ones(4, dtype=bool))
+    races.write(index + 8, [Operation(Kind.COPY, 1, 1, OTHER)], Clock())
+    with pytest.raises(HazardError, match="^R2"):
+        races.write(index + 8, second, Clock(), is_same=lambda: np.ones(4, dtype=bool))
+
+
 # fence.proxy.async
 
 
