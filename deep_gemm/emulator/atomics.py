@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_gemm.emulator import arithmetic, conversions
+from deep_gemm.emulator.errors import HazardError
 from deep_gemm.emulator.float_formats import BF16, FP16, Format
 from deep_gemm.emulator.ir import Instruction, Register, Vector
 from deep_gemm.emulator.modifiers import SCOPE, parts, unknown
@@ -121,7 +122,9 @@ def _atomic(instruction: Instruction, symbols: Symbols) -> Execute:
         for target, addresses in targets(warp, space, where(warp), mask):
             for lane in np.flatnonzero(target.mask):
                 only = np.arange(mask.size) == lane
-                old = target.cta.load(target.space, addresses, size, only)
+                old, undefined = target.cta.load(target.space, addresses, size, only, warp, True)
+                if undefined.any():
+                    raise HazardError("R26", "an atomic operation on undefined memory")
                 words = old[lane].view(dtype)
                 new = [
                     combine(words[i : i + 1], *(items[i][lane : lane + 1] for items in values))
@@ -129,7 +132,7 @@ def _atomic(instruction: Instruction, symbols: Symbols) -> Execute:
                 ]
                 old_words = words.copy()
                 old[lane] = np.concatenate(new).astype(dtype, copy=False).view(np.uint8)
-                target.cta.store(target.space, addresses, old, only, warp)
+                target.cta.store(target.space, addresses, old, only, warp, strong=True)
                 _give(warp, results, old_words, only)
         return None
 

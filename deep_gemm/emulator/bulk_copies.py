@@ -80,7 +80,7 @@ def _load(instruction: Instruction, symbols: Symbols) -> Execute:
                     _range(start & OFFSET_MASK, count),
                     place & OFFSET_MASK,
                     partial(cluster.launch.memory.read_bytes, origin, count),
-                    warp.agent,
+                    warp,
                 )
         return None
 
@@ -102,6 +102,8 @@ def _to_peer(instruction: Instruction, symbols: Symbols) -> Execute:
             _require(rank == place >> RANK_SHIFT, "the mbarrier is in another CTA than the bytes")
             _require(rank != cta.rank, "from shared memory it goes to another CTA")
             offsets = _range(int(what(warp)[lane]) & OFFSET_MASK, count)
+            cta.cluster.order.phases(place, warp)
+            cta.order.send(warp, offsets, cta.cluster.ctas[rank], place & OFFSET_MASK)
             release = cta.begin_read("R4", offsets)
 
             def read(
@@ -111,7 +113,7 @@ def _to_peer(instruction: Instruction, symbols: Symbols) -> Execute:
                 return cta.tile(offsets)
 
             cta.cluster.fill(
-                rank, _range(start & OFFSET_MASK, count), place & OFFSET_MASK, read, warp.agent
+                rank, _range(start & OFFSET_MASK, count), place & OFFSET_MASK, read, warp
             )
         return None
 
@@ -174,7 +176,7 @@ def _into_global(
                     words = combine(old.reshape(-1), values.reshape(-1)).reshape(1, -1)
                 memory.write(at, words, alignment=1)
 
-            store = warp.cta.start_store(offsets, write)
+            store = warp.cta.start_store(offsets, write, warp, int(lane))
             warp.stores.setdefault(int(lane), []).append(store)
         return None
 
@@ -205,7 +207,10 @@ def _reduce_box(instruction: Instruction, symbols: Symbols) -> Execute:
             at = [int(np.int32(item(warp)[lane].view(np.int32))) for item in coordinates]
             offsets = swizzled_offsets(tensor_map, int(where(warp)[lane]) & OFFSET_MASK)
             store = cta.start_store(
-                offsets, partial(_put_box, tensor_map, cta.grid.memory, at, combine)
+                offsets,
+                partial(_put_box, tensor_map, cta.grid.memory, at, combine),
+                warp,
+                int(lane),
             )
             warp.stores.setdefault(int(lane), []).append(store)
         return None

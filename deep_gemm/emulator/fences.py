@@ -1,8 +1,8 @@
 """Fences, and instructions whose only effect is on time or on caches.
 
-fence.proxy.async is modelled for shared memory. The others order what the emulator orders anyway:
-what threads write is visible at once, tensor maps do not change, and nothing precedes the grid or
-follows it, so that griddepcontrol.wait is over at once.
+fence.proxy.async is modelled for shared memory, and fence.mbarrier_init. The others order what the
+emulator orders anyway: what threads write is visible at once, tensor maps do not change, and
+nothing precedes the grid or follows it, so that griddepcontrol.wait is over at once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ Build = Callable[[Instruction, Symbols], Execute]
 _WITHOUT_EFFECT = (
     rf"fence(?:\.sc|\.acq_rel|\.acquire|\.release)?{SCOPE}"
     r"|fence\.(?:acquire|release)\.sync_restrict::shared::(?:cta|cluster)\.cluster"
-    r"|fence\.mbarrier_init\.release\.cluster"
     rf"|fence\.proxy\.tensormap::generic\.(?:acquire|release){SCOPE}"
     r"|fence\.proxy\.(?:alias|async\.global)"
 )
@@ -31,6 +30,9 @@ _WITHOUT_EFFECT = (
 def _fence(instruction: Instruction, symbols: Symbols) -> Execute:
     """fence.proxy.async makes the threads' writes to shared memory visible to TMA and WGMMA."""
     pattern = r"fence\.proxy\.async(?P<space>\.shared::cta|\.shared::cluster)?"
+    if instruction.modifiers[0] == "mbarrier_init":
+        parts(instruction, r"fence\.mbarrier_init\.release\.cluster")
+        return _show_barriers
     if instruction.modifiers[:2] != ("proxy", "async") or "global" in instruction.modifiers:
         # What async operations read from global memory is not tracked.
         return _nothing(_WITHOUT_EFFECT)(instruction, symbols)
@@ -43,6 +45,12 @@ def _fence(instruction: Instruction, symbols: Symbols) -> Execute:
         return None
 
     return execute
+
+
+def _show_barriers(warp: Warp, mask: Mask) -> Wait | None:
+    """fence.mbarrier_init."""
+    warp.cta.order.fence_barriers(warp, mask)
+    return None
 
 
 def _nothing(pattern: str) -> Build:
