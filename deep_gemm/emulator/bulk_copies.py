@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from deep_gemm.emulator.atomics import OPERATIONS, dtype_of
 from deep_gemm.emulator.errors import HazardError
-from deep_gemm.emulator.global_memory import Bytes, GlobalMemory
+from deep_gemm.emulator.global_memory import Bytes, Flags, GlobalMemory
 from deep_gemm.emulator.ir import Address, Instruction, TensorAddress
 from deep_gemm.emulator.memory import OFFSET_MASK, RANK_SHIFT
 from deep_gemm.emulator.modifiers import parts, unknown
@@ -79,12 +79,16 @@ def _load(instruction: Instruction, symbols: Symbols) -> Execute:
                     rank,
                     _range(start & OFFSET_MASK, count),
                     place & OFFSET_MASK,
-                    partial(cluster.launch.memory.read_bytes, origin, count),
+                    partial(_read_global, cluster.launch.memory, origin, count),
                     warp,
                 )
         return None
 
     return execute
+
+
+def _read_global(memory: GlobalMemory, start: int, count: int) -> tuple[Bytes, None]:
+    return memory.read_bytes(start, count), None
 
 
 def _to_peer(instruction: Instruction, symbols: Symbols) -> Execute:
@@ -108,9 +112,9 @@ def _to_peer(instruction: Instruction, symbols: Symbols) -> Execute:
 
             def read(
                 offsets: NDArray[np.int64] = offsets, release: Callable[[], None] = release
-            ) -> Bytes:
+            ) -> tuple[Bytes, Flags]:
                 release()
-                return cta.tile(offsets)
+                return cta.tile(offsets), cta.shared.is_defined(offsets)
 
             cta.cluster.fill(
                 rank, _range(start & OFFSET_MASK, count), place & OFFSET_MASK, read, warp

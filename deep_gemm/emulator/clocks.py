@@ -91,6 +91,8 @@ class Timeline:
         clock: what it knows; of itself, everything.
         agent: stands for what its threads do themselves.
         wgmma: its matrix products.
+        inits: agent that stands for its fence.mbarrier_init.
+        executed: what is over; that it can be seen here takes more.
     """
 
     def __init__(self, agents: count[int]) -> None:
@@ -104,6 +106,10 @@ class Timeline:
         self.clock = Clock()
         self.clock.advance(self.agent, 1)
         self.wgmma = Stream(next(agents))
+        self.inits = next(agents)
+        self.executed = Clock()
+        # What relaxed operations tell, and what they have learnt: a fence makes it count.
+        self._fenced, self._learnt = Clock(), Clock()
         self._of_lanes: dict[tuple[str, int], Stream] = {}
 
     @property
@@ -117,10 +123,29 @@ class Timeline:
             self._of_lanes[kind, lane] = Stream(next(self._agents))
         return self._of_lanes[kind, lane]
 
-    def release(self, to: Clock) -> None:
-        """Tells what the warp knows; what it does from now on is not part of it."""
-        to.join(self.clock)
+    def release(self, to: Clock, relaxed: bool = False) -> None:
+        """Tells what the warp knows, or if relaxed, what it knew at its last fence.
+
+        What it does from now on is not part of it.
+        """
+        to.join(self._fenced if relaxed else self.clock)
         self.clock.advance(self.agent, self.time + 1)
+
+    def acquire(self, told: Clock, relaxed: bool = False) -> None:
+        """Learns what was told; if relaxed, it counts from the next fence on."""
+        (self._learnt if relaxed else self.clock).join(told)
+
+    def fence(self) -> None:
+        """fence.acq_rel or fence.sc."""
+        self.clock.join(self._learnt)
+        self.release(self._fenced)
+
+    def fence_inits(self) -> int:
+        """fence.mbarrier_init, of which relaxed operations tell, too; returns its time."""
+        time = self.clock[self.inits] + 1
+        self.clock.advance(self.inits, time)
+        self._fenced.advance(self.inits, time)
+        return time
 
 
 class PhaseClocks:
@@ -130,15 +155,24 @@ class PhaseClocks:
         agent: stands for the copies that complete on the barrier; their time is the number of
             phases that are complete once they are.
         initialiser: agent, time and lane of the mbarrier.init.
-        fenced: time of the initialiser's fence.mbarrier_init, if there was one.
+        fenced: agent and time of the initialiser's fence.mbarrier_init, if there was one.
     """
 
     def __init__(self, agent: int, initialiser: tuple[int, int, int]) -> None:
         """Starts with phase 0."""
         self.agent = agent
         self.initialiser = initialiser
-        self.fenced: int | None = None
+        self.fenced: tuple[int, int] | None = None
         self._by_phase: dict[int, Clock] = {}
+
+    def is_initialised(self, clock: Clock) -> bool:
+        """Whether a clock knows the init, or its fence."""
+        agent, time, _ = self.initialiser
+        return clock[agent] >= time or self.is_fenced(clock)
+
+    def is_fenced(self, clock: Clock) -> bool:
+        """Whether a clock knows the fence.mbarrier_init."""
+        return self.fenced is not None and clock[self.fenced[0]] >= self.fenced[1]
 
     def arriving(self, phase: int) -> Clock:
         """What those who wait for the phase will know; arrivals add to it."""
@@ -149,11 +183,13 @@ class PhaseClocks:
             self._by_phase[phase] = Clock()
         return self._by_phase[phase]
 
-    def acquire(self, clock: Clock, num_complete: int) -> None:
-        """Lets a clock know the last of `num_complete` phases, and the copies of all of them."""
+    def told(self, num_complete: int) -> Clock:
+        """What the last of `num_complete` phases tells, and of the copies of all of them."""
+        clock = Clock()
         if num_complete - 1 in self._by_phase:
             clock.join(self._by_phase[num_complete - 1])
         clock.advance(self.agent, num_complete)
+        return clock
 
 
 class Meeting:

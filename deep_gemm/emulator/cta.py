@@ -13,6 +13,7 @@ from deep_gemm.emulator.errors import Access, HazardError
 from deep_gemm.emulator.memory import OFFSET_MASK, Proxy, SharedMemory
 from deep_gemm.emulator.ordering import CtaOrder
 from deep_gemm.emulator.spaces import PARAMETER_WINDOW
+from deep_gemm.emulator.strong import Strength
 from deep_gemm.emulator.tma import store_box, swizzled_offsets
 from deep_gemm.emulator.warp import LANES, Mask, Warp
 
@@ -86,7 +87,7 @@ class Cta:
         size: int,
         mask: Mask,
         warp: Warp,
-        strong: bool = False,
+        strong: Strength | None = None,
     ) -> tuple[NDArray[np.uint8], Mask]:
         """Reads `size` bytes per lane, zeros for lanes outside the mask.
 
@@ -96,7 +97,7 @@ class Cta:
             size: in bytes.
             mask: lanes that read.
             warp: theirs.
-            strong: whether it synchronises, as an atomic does.
+            strong: its strength, unless it is weak.
 
         Returns:
             [32, size], and which of the bytes are undefined.
@@ -104,22 +105,21 @@ class Cta:
         result = np.zeros((LANES, size), dtype=np.uint8)
         undefined = np.zeros((LANES, size), dtype=np.bool_)
         lanes = np.flatnonzero(mask)
-        if strong:
-            self.order.synchronise(warp, space, addresses[lanes])
         if space == "param":
             data = np.frombuffer(self.grid.parameters, dtype=np.uint8)
             at = (addresses[lanes] & np.uint64(0xFFFF_FFFF)).astype(np.int64)
             result[lanes] = data[at[:, None] + np.arange(size)]
         elif space.startswith("shared"):
             at = (addresses[lanes] & np.uint64(OFFSET_MASK)).astype(np.int64)
-            if not strong:
-                self.order.read(warp, at[:, None] + np.arange(size))
+            self.order.read(warp, at[:, None] + np.arange(size), strong is not None)
             result[lanes], defined = self.shared.read(at, size)
             undefined[lanes] = ~defined
         elif space == "global":
             result[lanes] = self.grid.memory.read(addresses[lanes], size)
         else:
             raise HazardError("R0", f"ld.{space} is not known")
+        if strong is not None:
+            self.order.learn(warp, space, addresses[lanes], strong)
         return result, undefined
 
     def store(
@@ -130,7 +130,7 @@ class Cta:
         mask: Mask,
         warp: Warp,
         defined: Mask | None = None,
-        strong: bool = False,
+        strong: Strength | None = None,
     ) -> None:
         """Writes each lane's bytes, [32, size].
 
@@ -141,16 +141,13 @@ class Cta:
             mask: lanes that write.
             warp: theirs.
             defined: [32, size], which bytes are, in shared memory; by default all.
-            strong: whether it synchronises, as an atomic does.
+            strong: its strength, unless it is weak.
         """
         lanes = np.flatnonzero(mask)
-        if strong:
-            self.order.synchronise(warp, space, addresses[lanes])
         if space.startswith("shared"):
             at = (addresses[lanes] & np.uint64(OFFSET_MASK)).astype(np.int64)
             offsets = at[:, None] + np.arange(data.shape[1])
-            if not strong:
-                self.order.write(warp, lanes, offsets, data[lanes])
+            self.order.write(warp, lanes, offsets, data[lanes], strong is not None)
             self._check_not_read(offsets)
             kept = None if defined is None else defined[lanes]
             self.shared.write(at, data[lanes], warp.agent, "generic", kept)
@@ -158,6 +155,8 @@ class Cta:
             self.grid.memory.write(addresses[lanes], data[lanes])
         else:
             raise HazardError("R0", f"st.{space} is not known")
+        if strong is not None:
+            self.order.tell(warp, space, addresses[lanes], strong)
 
     def tile(self, offsets: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Bytes that an asynchronous operation reads, at each offset.

@@ -25,6 +25,7 @@ from deep_gemm.emulator.ir import Immediate, Instruction, Register, Vector
 from deep_gemm.emulator.modifiers import LEVELS, SCOPE, parts
 from deep_gemm.emulator.operands import LANES, Symbols, address, fetcher
 from deep_gemm.emulator.spaces import targets
+from deep_gemm.emulator.strong import strength_of
 from deep_gemm.emulator.warp import Mask, Wait, Warp
 
 Execute = Callable[[Warp, Mask], Wait | None]
@@ -71,12 +72,12 @@ def _load(instruction: Instruction, symbols: Symbols) -> Execute:
     size, space = _BYTES[found["bits"]], found["space"].partition("::entry")[0]
     dtype = np.dtype(f"{'i' if found['kind'] == 's' else 'u'}{size}")
     total = size * len(slots)
-    polls = found["order"] not in ("", ".weak")
+    strong = strength_of(found["order"])
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         data, undefined = np.zeros((LANES, total), np.uint8), np.zeros((LANES, total), np.bool_)
         for target, at in targets(warp, space, where(warp), mask):
-            words, unknown = target.cta.load(target.space, at, total, target.mask, warp, polls)
+            words, unknown = target.cta.load(target.space, at, total, target.mask, warp, strong)
             data |= words
             undefined |= unknown
         for i, slot in enumerate(slots):
@@ -91,7 +92,7 @@ def _load(instruction: Instruction, symbols: Symbols) -> Execute:
                 part = undefined[:, i * size : (i + 1) * size]
                 lanes: Mask = np.logical_or.reduce(part, axis=1)
                 warp.undefined.taint(slot, lanes, warp.cta.cluster.access())
-        if polls:
+        if strong is not None:
             warp.poll()
         return None
 
@@ -107,7 +108,7 @@ def _store(instruction: Instruction, symbols: Symbols) -> Execute:
     items = source.items if isinstance(source, Vector) else (source,)
     fetches = [fetcher(item, symbols, _immediate_type(item, size)) for item in items]
     slots = [item.slot if isinstance(item, Register) else -1 for item in items]
-    strong = found["order"] not in ("", ".weak")
+    strong = strength_of(found["order"])
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         parts_ = [

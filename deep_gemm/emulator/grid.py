@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from deep_gemm.emulator.asynchrony import Action, Engine, Timing
 from deep_gemm.emulator.cta import PARAMETER_BASE, Cta
 from deep_gemm.emulator.errors import Access, EmulationError, HazardError
-from deep_gemm.emulator.global_memory import Bytes, GlobalMemory
+from deep_gemm.emulator.global_memory import Bytes, Flags, GlobalMemory
 from deep_gemm.emulator.mbarrier import NO_AGENT, Mbarrier
 from deep_gemm.emulator.memory import OFFSET_MASK, RANK_SHIFT, compose_shared
 from deep_gemm.emulator.ordering import ClusterOrder
@@ -199,7 +199,7 @@ class Cluster:
         rank: int,
         offsets: NDArray[np.int64],
         barrier: int,
-        read: Callable[[], Bytes],
+        read: Callable[[], tuple[Bytes, Flags | None]],
         warp: Warp,
     ) -> None:
         """Starts a bulk copy into the shared memory of one CTA.
@@ -208,7 +208,7 @@ class Cluster:
             rank: of the CTA.
             offsets: of the bytes.
             barrier: offset of the mbarrier that counts them.
-            read: gives the bytes when the copy happens.
+            read: gives the bytes when the copy happens, and which are defined, None for all.
             warp: that issues it.
         """
         cta = self.cta_of_rank(rank)
@@ -218,8 +218,8 @@ class Cluster:
         issue_phase = cta.shared.barrier(barrier).phase
 
         def deliver() -> None:
-            data = read()
-            self._living(rank).shared.land(offsets, data, warp.agent, "async")
+            data, defined = read()
+            self._living(rank).shared.land(offsets, data, warp.agent, "async", defined)
             cta.shared.barrier(barrier).complete_tx(data.size, warp.agent, issue_phase)
 
         self.submit(("bulk", object()), deliver)

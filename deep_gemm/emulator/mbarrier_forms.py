@@ -53,6 +53,7 @@ def _invalidate(instruction: Instruction, symbols: Symbols) -> Execute:
             place = int(where(warp)[lane])
             warp.cta.cluster.order.phases(place, warp)
             warp.cta.shared.invalidate_barrier(place & OFFSET_MASK)
+            warp.cta.order.end_barrier(place & OFFSET_MASK, warp)
         return None
 
     return execute
@@ -69,7 +70,7 @@ def _count_bytes(instruction: Instruction, symbols: Symbols) -> Execute:
         for lane in np.flatnonzero(mask):
             place = int(where(warp)[lane])
             barrier = warp.cta.cluster.mbarrier(place)
-            warp.cta.cluster.order.phases(place, warp)
+            warp.cta.cluster.order.tell(place, warp, releases=False)
             num_bytes = int(amount(warp)[lane])
             if expects:
                 barrier.expect_tx(num_bytes)
@@ -133,9 +134,8 @@ def wait_for_state(instruction: Instruction, symbols: Symbols) -> Execute:
             return Wait(all_complete, f"mbarrier {min(places)[0]:#x} by state")
         if not complete:
             warp.poll()
-        elif acquires:
-            for place, _ in places:
-                order.acquire(place, warp)
+        for place, _ in places if complete else ():
+            order.acquire(place, warp, acquires)
         warp.write(target.slot, np.full(LANES, complete), mask)
         return None
 

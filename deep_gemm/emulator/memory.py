@@ -205,7 +205,14 @@ class SharedMemory:
         self._epoch[index] = self.epoch
         self._pc[index] = self._current_pc()
 
-    def land(self, offsets: Integers, values: Bytes, agent: int, proxy: Proxy = "async") -> None:
+    def land(
+        self,
+        offsets: Integers,
+        values: Bytes,
+        agent: int,
+        proxy: Proxy = "async",
+        defined: Flags | None = None,
+    ) -> None:
         """Lets bytes in flight arrive.
 
         Args:
@@ -213,6 +220,7 @@ class SharedMemory:
             values: as many bytes, in the same order.
             agent: the copy's.
             proxy: path of the copy: generic for cp.async, async for TMA.
+            defined: which of the bytes have defined values; by default all.
 
         Raises:
             EmulationError: some of the bytes are not in flight.
@@ -221,6 +229,8 @@ class SharedMemory:
         if (self._state[index] != _IN_FLIGHT).any():
             raise EmulationError("a copy arrives in shared memory that was not waiting for it")
         self._put(index, values.reshape(index.shape), agent, proxy)
+        if defined is not None:
+            self._state[index[~defined]] &= ~_DEFINED
 
     def fence(self, agents: int | Integers) -> None:
         """fence.proxy.async: shows what the agents wrote so far to asynchronous operations."""

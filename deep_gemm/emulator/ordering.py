@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from deep_gemm.emulator.clocks import Clock, Meeting, PhaseClocks, Timeline
 from deep_gemm.emulator.errors import HazardError
 from deep_gemm.emulator.global_memory import Bytes
-from deep_gemm.emulator.memory import OFFSET_MASK, RANK_SHIFT
+from deep_gemm.emulator.memory import BARRIER_BYTES, OFFSET_MASK, RANK_SHIFT
 from deep_gemm.emulator.operands import LANES
 from deep_gemm.emulator.races import Kind, Ledger, Operation, Races
+from deep_gemm.emulator.strong import Strength
 
 if TYPE_CHECKING:
     from deep_gemm.emulator.cta import Cta
@@ -39,6 +40,7 @@ class ClusterOrder:
         self.strong: dict[tuple[int | None, int], Clock] = {}
         self._cluster = cluster
         self._arriving, self._complete = Clock(), Clock()
+        self._executing, self._executed = Clock(), Clock()
 
     def phases(self, address: int, warp: Warp) -> PhaseClocks:
         """What waiting on the mbarrier at a shared::cluster address tells.
@@ -50,11 +52,10 @@ class ClusterOrder:
         self._cluster.mbarrier(address)
         cta = self._cluster.ctas[address >> RANK_SHIFT]
         phases = cta.order.phases[address & OFFSET_MASK]
-        agent, time, _ = phases.initialiser
         clock, name = warp.timeline.clock, f"mbarrier {address:#x}"
-        if clock[agent] < time:
+        if not phases.is_initialised(clock):
             raise HazardError("R9", f"{name} used, and nothing orders its init before")
-        if warp.cta is not cta and (phases.fenced is None or clock[agent] < phases.fenced):
+        if warp.cta is not cta and not phases.is_fenced(clock):
             text = f"{name} used by another CTA, without a fence.mbarrier_init after its init"
             raise HazardError("R9", text)
         return phases
@@ -64,31 +65,33 @@ class ClusterOrder:
         phases, cta = self.phases(address, warp), self._cluster.ctas[address >> RANK_SHIFT]
         if cta is not warp.cta:
             cta.order.must_end("R12", operation_of(warp))
-        if releases:
-            phase = cta.shared.barrier(address & OFFSET_MASK).phase
-            warp.timeline.release(phases.arriving(phase))
+        phase = cta.shared.barrier(address & OFFSET_MASK).phase
+        warp.timeline.release(phases.arriving(phase), relaxed=not releases)
 
     def test(self, address: int, parity: int, warp: Warp) -> bool:
         """Whether a phase is complete, asked by a warp that must not be two phases behind."""
         known = warp.timeline.clock[self.phases(address, warp).agent]
         return self._cluster.mbarrier(address).test_parity(parity, warp.agent, known)
 
-    def acquire(self, address: int, warp: Warp) -> None:
+    def acquire(self, address: int, warp: Warp, acquires: bool) -> None:
         """A warp has found a phase complete."""
-        num_complete = self._cluster.mbarrier(address).phase
-        self.phases(address, warp).acquire(warp.timeline.clock, num_complete)
+        told = self.phases(address, warp).told(self._cluster.mbarrier(address).phase)
+        warp.timeline.acquire(told, relaxed=not acquires)
 
-    def arrive(self, timeline: Timeline) -> None:
-        """barrier.cluster.arrive with release semantics."""
-        timeline.release(self._arriving)
+    def arrive(self, timeline: Timeline, releases: bool) -> None:
+        """barrier.cluster.arrive, relaxed or not."""
+        self._executing.join(timeline.clock)
+        timeline.release(self._arriving, relaxed=not releases)
 
     def complete(self) -> None:
         """All threads of the cluster have arrived."""
         self._arriving, self._complete = Clock(), self._arriving
+        self._executing, self._executed = Clock(), self._executing
 
     def leave(self, timeline: Timeline) -> None:
         """barrier.cluster.wait is over."""
         timeline.clock.join(self._complete)
+        timeline.executed.join(self._executed)
 
 
 class CtaOrder:
@@ -107,29 +110,39 @@ class CtaOrder:
         # By agent, the last operation that needs this shared memory to be there, and its rule.
         self._must_end: dict[int, tuple[str, Operation]] = {}
 
-    def read(self, warp: Warp, offsets: Offsets) -> None:
+    def read(self, warp: Warp, offsets: Offsets, strong: bool = False) -> None:
         """A warp's threads read bytes at offsets of any shape. Raises as Races.read."""
         index = self._cta.shared.index(offsets)
-        self._races.read(index, operation_of(warp), warp.timeline.clock)
+        self._races.read(index, _by_threads(warp, strong), warp.timeline.clock)
         self._reached_by(warp)
 
-    def write(self, warp: Warp, lanes: Offsets, offsets: Offsets, values: Bytes) -> None:
+    def write(
+        self, warp: Warp, lanes: Offsets, offsets: Offsets, values: Bytes, strong: bool = False
+    ) -> None:
         """Each of a warp's lanes writes a row of offsets. Raises as Races.write."""
         shared = self._cta.shared
         index, threads = shared.index(offsets), warp.agent * LANES + lanes
-        operations, clock = [operation_of(warp)], warp.timeline.clock
+        operations, clock = [_by_threads(warp, strong)], warp.timeline.clock
         self._races.write(index, operations, clock, threads, lambda: shared.holds(offsets, values))
         self._reached_by(warp)
 
-    def synchronise(self, warp: Warp, space: str, addresses: NDArray[np.uint64]) -> None:
-        """An atomic or strong access: at its address it acquires, and releases."""
-        place = self._cta.index if space == "shared" else None
-        for address in np.unique(addresses):
-            clock = self._cta.cluster.order.strong.setdefault((place, int(address)), Clock())
-            warp.timeline.clock.join(clock)
-            warp.timeline.release(clock)
-        if space == "shared":
-            self._reached_by(warp)
+    def learn(
+        self, warp: Warp, space: str, addresses: NDArray[np.uint64], strength: Strength
+    ) -> None:
+        """A strong load, or an atomic, has accessed addresses."""
+        for clock in self._told_at(space, addresses):
+            warp.timeline.acquire(clock, relaxed=not strength.acquires)
+
+    def tell(
+        self, warp: Warp, space: str, addresses: NDArray[np.uint64], strength: Strength
+    ) -> None:
+        """A strong store, or an atomic, has accessed addresses."""
+        for clock in self._told_at(space, addresses):
+            warp.timeline.release(clock, relaxed=not strength.releases)
+
+    def _told_at(self, space: str, addresses: NDArray[np.uint64]) -> list[Clock]:
+        cta, told = self._cta.index if space == "shared" else None, self._cta.cluster.order.strong
+        return [told.setdefault((cta, int(at)), Clock()) for at in np.unique(addresses)]
 
     def multiply(self, warp: Warp, *tiles: Offsets) -> None:
         """A wgmma of the warp is issued that reads tiles. Raises as Races.read."""
@@ -154,22 +167,28 @@ class CtaOrder:
         self._races.write(index, operations, warp.timeline.clock, threads)
 
     def load(self, warp: Warp, offsets: Offsets, barrier: int) -> None:
-        """A TMA load is issued, by any CTA's warp, that completes on an mbarrier of this one.
+        """A bulk copy is issued, by any CTA's warp, that completes on an mbarrier of this one.
 
         Raises:
             HazardError: as Races.write.
         """
-        time = self._cta.shared.barrier(barrier).phase + 1
-        agent, access = self.phases[barrier].agent, self._cta.cluster.access()
-        operation = Operation(Kind.LOAD, agent, time, access)
+        operation = self._completing(Kind.LOAD, barrier)
         self._races.write(self._cta.shared.index(offsets), [operation], warp.timeline.clock)
         self.must_end("R11" if warp.cta is self._cta else "R12", operation)
 
     def send(self, warp: Warp, offsets: Offsets, cta: Cta, barrier: int) -> None:
-        """A bulk copy is issued that reads bytes, and completes on an mbarrier of another CTA."""
-        time, agent = cta.shared.barrier(barrier).phase + 1, cta.order.phases[barrier].agent
-        operation = Operation(Kind.STORE, agent, time, self._cta.cluster.access())
+        """A bulk copy is issued that reads bytes, and completes on an mbarrier of another CTA.
+
+        Raises:
+            HazardError: as Races.read.
+        """
+        operation = cta.order._completing(Kind.SEND, barrier)
         self._races.read(self._cta.shared.index(offsets), operation, warp.timeline.clock)
+        self.must_end("R12", operation)
+
+    def _completing(self, kind: Kind, barrier: int) -> Operation:
+        time, agent = self._cta.shared.barrier(barrier).phase + 1, self.phases[barrier].agent
+        return Operation(kind, agent, time, self._cta.cluster.access())
 
     def fence(self, warp: Warp, mask: NDArray[np.bool_]) -> None:
         """fence.proxy.async."""
@@ -178,15 +197,27 @@ class CtaOrder:
 
     def init_barrier(self, offset: int, warp: Warp, lane: int) -> None:
         """mbarrier.init."""
+        self._write_barrier(offset, warp)
         initialiser = warp.timeline.agent, warp.timeline.time, lane
         self.phases[offset] = PhaseClocks(next(self._cta.cluster.order.agents), initialiser)
 
     def fence_barriers(self, warp: Warp, mask: NDArray[np.bool_]) -> None:
         """fence.mbarrier_init."""
+        time = warp.timeline.fence_inits()
         for phases in self.phases.values():
             agent, _, lane = phases.initialiser
             if agent == warp.timeline.agent and mask[lane] and phases.fenced is None:
-                phases.fenced = warp.timeline.time
+                phases.fenced = warp.timeline.inits, time
+
+    def end_barrier(self, offset: int, warp: Warp) -> None:
+        """mbarrier.inval."""
+        del self.phases[offset]
+        self._write_barrier(offset, warp)
+
+    def _write_barrier(self, offset: int, warp: Warp) -> None:
+        # Not as a write of threads: the async proxy sees mbarriers without a fence.
+        index = self._cta.shared.index(offset + np.arange(BARRIER_BYTES))
+        self._races.write(index, [operation_of(warp)], warp.timeline.clock)
 
     def meet(self, barrier_id: int, warp: Warp, waits: bool, is_last: bool) -> None:
         """bar.sync, or bar.arrive, which does not wait for the others."""
@@ -211,14 +242,19 @@ class CtaOrder:
                 before the end of any of the warps.
         """
         for rule, (_, agent, time, access) in self._must_end.values():
-            if all(warp.timeline.clock[agent] < time for warp in self._cta.warps):
+            timelines = [warp.timeline for warp in self._cta.warps]
+            if all(max(t.clock[agent], t.executed[agent]) < time for t in timelines):
                 text = f"CTA {self._cta.index} may leave before this is over"
                 warps = (warp for cta in self._cta.cluster.ctas for warp in cta.warps)
                 warp = next(warp for warp in warps if warp.agent == access.agent)
                 raise warp.located(HazardError(rule, text), access.pc)
 
 
-def operation_of(warp: Warp) -> Operation:
+def _by_threads(warp: Warp, strong: bool) -> Operation:
+    return operation_of(warp, Kind.STRONG if strong else Kind.THREAD)
+
+
+def operation_of(warp: Warp, kind: Kind = Kind.THREAD) -> Operation:
     """What a warp's threads do themselves at the instruction that is executed."""
     timeline = warp.timeline
-    return Operation(Kind.THREAD, timeline.agent, timeline.time, warp.cta.cluster.access())
+    return Operation(kind, timeline.agent, timeline.time, warp.cta.cluster.access())

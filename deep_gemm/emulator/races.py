@@ -25,14 +25,17 @@ class Kind(enum.Enum):
     """Who accesses memory."""
 
     THREAD = "a thread"
+    STRONG = "a strong access of a thread"
     COPY = "a cp.async"
     LOAD = "a TMA load"
     STORE = "a TMA store"
+    SEND = "a bulk copy to another CTA"
     WGMMA = "a wgmma"
 
 
+_RULES_OF_READERS = {Kind.WGMMA: "R3", Kind.STORE: "R4", Kind.SEND: "R4"}
 _COPIES = (Kind.COPY, Kind.LOAD)
-_ASYNC_PROXY = (Kind.LOAD, Kind.STORE, Kind.WGMMA)
+_ASYNC_PROXY = (Kind.LOAD, Kind.STORE, Kind.SEND, Kind.WGMMA)
 
 
 class Operation(NamedTuple):
@@ -112,7 +115,10 @@ class Races:
         self._writes = np.zeros(size, dtype=np.int32)
         # The fence that shows a thread's write to the async proxy; before it, minus the thread - 1.
         self._fences = np.zeros(size, dtype=np.int32)
-        self._reads: dict[int, NDArray[np.int32]] = {}
+        # By agent and whether the reads are strong.
+        self._reads: dict[tuple[int, bool], NDArray[np.int32]] = {}
+        # Strong writes by agent: one does not hide another, as nothing orders them.
+        self._strong: dict[int, NDArray[np.int32]] = {}
 
     def read(self, index: Index, operation: Operation, clock: Clock) -> None:
         """Notes a read.
@@ -129,9 +135,10 @@ class Races:
         if not index.size:
             return
         self._check_writes(index, operation, clock, "reads")
-        if operation.agent not in self._reads:
-            self._reads[operation.agent] = np.zeros_like(self._writes)
-        self._reads[operation.agent][index] = self._ledger.add(operation)
+        key = operation.agent, operation.kind is Kind.STRONG
+        if key not in self._reads:
+            self._reads[key] = np.zeros_like(self._writes)
+        self._reads[key][index] = self._ledger.add(operation)
 
     def write(
         self,
@@ -158,7 +165,10 @@ class Races:
         if not index.size:
             return
         # Reads first: they come after what is overwritten, and tell more.
-        for reads in self._reads.values():
+        is_strong = operations[0].kind is Kind.STRONG
+        for (_, strong), reads in self._reads.items():
+            if strong and is_strong:
+                continue
             # Numbers of one agent grow with its time: if the last one is known, all are.
             last = self._ledger[int(reads[index].max())]
             if clock[last.agent] < last.time:
@@ -166,7 +176,10 @@ class Races:
                 self._refuse(index, position, reads, operations[0], "writes", "reads")
         self._check_writes(index, operations[0], clock, "writes", is_same)
         numbers = [self._ledger.add(operation) for operation in operations]
-        self._writes[index] = np.array(numbers, dtype=np.int32)[:, None] if numbers[1:] else numbers
+        writes = self._writes
+        if is_strong:
+            writes = self._strong.setdefault(operations[0].agent, np.zeros_like(writes))
+        writes[index] = np.array(numbers, dtype=np.int32)[:, None] if numbers[1:] else numbers
         self._fences[index] = 0 if threads is None else -1 - threads[:, None]
 
     def fence(self, threads: Index, operation: Operation, clock: Clock) -> None:
@@ -195,6 +208,10 @@ class Races:
             position = self._ledger.unknown(numbers, clock)
         if position is not None:
             self._refuse(index, position, self._writes, operation, does, "writes")
+        for writes in self._strong.values() if operation.kind is not Kind.STRONG else ():
+            position = self._ledger.unknown(writes[index], clock)
+            if position is not None:
+                self._refuse(index, position, writes, operation, does, "writes")
         if operation.kind in _ASYNC_PROXY:
             self._check_fences(index, operation, clock, does)
 
@@ -209,7 +226,9 @@ class Races:
                 return
             position, why = unknown, "and nothing orders the writer's fence.proxy.async before this"
         at = int(index.reshape(-1)[position])
-        writer = self._ledger[int(self._writes[at])]
+        # Later operations have larger numbers.
+        last = max(int(writes[at]) for writes in (self._writes, *self._strong.values()))
+        writer = self._ledger[last]
         raise HazardError(
             "R1",
             f"{operation.kind.value} {does} shared memory at {at + self._base:#x}, which a thread"
@@ -239,7 +258,7 @@ class Races:
 def _rule(before: Kind, did: str, after: Kind, does: str) -> str:
     """Name of the rule that two accesses break if nothing orders them."""
     if did == "reads":
-        return {Kind.WGMMA: "R3", Kind.STORE: "R4"}.get(before, "race")
+        return _RULES_OF_READERS.get(before, "race")
     if before in _COPIES:
         return "R29" if does == "writes" and after in _COPIES else "R2"
     return "R1" if after in _ASYNC_PROXY else "race"

@@ -89,9 +89,8 @@ def _mbarrier_wait(instruction: Instruction, symbols: Symbols) -> Execute:
             return Wait(is_complete, text)
         if not complete:
             warp.poll()
-        elif acquires:
-            for place, _ in places:
-                order.acquire(place, warp)
+        for place, _ in places if complete else ():
+            order.acquire(place, warp, acquires)
         warp.write(target.slot, np.full(LANES, complete), mask)
         return None
 
@@ -158,8 +157,7 @@ def _cluster_barrier(instruction: Instruction, symbols: Symbols) -> Execute:
         warp.require_converged(mask, instruction.name)
         cluster = warp.cta.cluster
         if arrives:
-            if releases:
-                cluster.order.arrive(warp.timeline)
+            cluster.order.arrive(warp.timeline, releases)
             warp.cluster_round = cluster.arrive(int(mask.sum()))
             return None
         round_ = warp.cluster_round

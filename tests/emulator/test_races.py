@@ -250,9 +250,9 @@ def test_a_phase_tells_of_its_own_arrivals_and_of_all_copies() -> None:
     second.advance(2, 5)
     phases.arriving(0).join(first)
     phases.arriving(1).join(second)
-    phases.acquire(waiter, 2)
+    waiter.join(phases.told(2))
     assert (waiter[1], waiter[2], waiter[9]) == (0, 5, 2)
-    phases.acquire(waiter, 1)
+    waiter.join(phases.told(1))
     assert (waiter[1], waiter[9]) == (4, 2)
 
 
