@@ -5,8 +5,8 @@ place for 3 to 17 % of arguments, and by up to 79 in lg2.approx where the logari
 (recorded for 96 arguments each: tests/emulator/programs/float_functions.ptx). The PTX ISA allows
 more: div.approx and div.full 2 ulp, rcp.approx and sqrt.approx 1 ulp, rsqrt.approx 2^-22.9,
 ex2.approx 2^-22 and tanh.approx 2^-11 relative, lg2.approx 2^-22.6 relative (from 0.5 to 2,
-absolute), sin.approx and cos.approx 2^-20.9 absolute from -pi to pi. `.ftz` flushes subnormal sources
-and results to zeros of their sign.
+absolute), sin.approx and cos.approx 2^-20.9 absolute from -pi to pi. `.ftz` flushes subnormal
+sources and results to zeros of their sign.
 """
 
 from __future__ import annotations
