@@ -147,9 +147,16 @@ def _narrowed(value: Lanes) -> Lanes:
         return _canonical(value.astype(np.float32))
 
 
+def _widened(code: Lanes) -> Lanes:
+    """BF16 as FP32; unlike other conversions, this one keeps a NaN's bits."""
+    bits: Lanes = code.astype(np.uint32) << np.uint32(16)
+    return bits.view(np.float32)
+
+
 def _with_halves() -> Iterator[tuple[str, Operation]]:
+    yield "cvt.f32.f16", Operation(FP16.decode, "f32", ("b16",))
+    yield "cvt.f32.bf16", Operation(_widened, "f32", ("b16",))
     for name, of in _HALVES.items():
-        yield f"cvt.f32.{name}", Operation(of.decode, "f32", ("b16",))
         for rounding, relu in itertools.product(("rn", "rz"), (False, True)):
             words = f"cvt.{rounding}{'.relu' if relu else ''}"
             how: dict[str, Any] = {

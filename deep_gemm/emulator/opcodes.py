@@ -132,8 +132,8 @@ def _floats() -> Iterator[tuple[str, Operation]]:
     yield "fma.rn.f32", Operation(arithmetic.fma_f32, "f32", ("f32",) * 3)
     yield "min.f32", Operation(arithmetic.minimum_f32, "f32", ("f32",) * 2)
     yield "max.f32", Operation(arithmetic.maximum_f32, "f32", ("f32",) * 2)
-    yield "neg.f32", Operation(np.negative, "f32", ("f32",))
-    yield "abs.f32", Operation(np.abs, "f32", ("f32",))
+    yield "neg.f32", Operation(arithmetic.negate_f32, "f32", ("f32",))
+    yield "abs.f32", Operation(arithmetic.magnitude_f32, "f32", ("f32",))
 
 
 _EQUALITY: dict[str, Callable[..., Lanes]] = {"eq": np.equal, "ne": np.not_equal}
