@@ -61,6 +61,7 @@ class Program:
         steps: by program counter.
         lines: line of the PTX text, by program counter.
         texts: the instruction's text, by program counter.
+        symbols: what the kernel's names stand for.
     """
 
     kernel: Kernel
@@ -68,6 +69,7 @@ class Program:
     steps: tuple[Step, ...]
     lines: tuple[int, ...]
     texts: tuple[str, ...]
+    symbols: Symbols
 
 
 def compile_kernel(kernel: Kernel, symbols: Symbols) -> Program:
@@ -96,6 +98,7 @@ def compile_kernel(kernel: Kernel, symbols: Symbols) -> Program:
         ),
         tuple(instruction.line for instruction in kernel.instructions),
         tuple(" ".join(instruction.text.split()) for instruction in kernel.instructions),
+        symbols,
     )
 
 
