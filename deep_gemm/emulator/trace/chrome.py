@@ -118,7 +118,7 @@ def _barrier(phase: Phase, names: Mapping[ring.Barrier, str]) -> str:
 def _plain(value: object, names: Mapping[ring.Barrier, str]) -> object:
     """A value that JSON has, phases as text."""
     if isinstance(value, Phase):
-        return f"{_barrier(value, names)} of CTA {value.cta}, phase {value.index}"
+        return f"{_barrier(value, names)} of CTA {value.cta}, phase {value.turn}"
     if isinstance(value, tuple):
         return [_plain(item, names) for item in value]
     return value

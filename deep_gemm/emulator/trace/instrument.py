@@ -13,9 +13,18 @@ from dataclasses import replace
 import numpy as np
 
 from deep_gemm.emulator import matrices, wgmma
-from deep_gemm.emulator.ir import Address, Instruction, TensorAddress, Vector
+from deep_gemm.emulator.errors import EmulationError
+from deep_gemm.emulator.ir import (
+    Address,
+    Immediate,
+    Instruction,
+    Register,
+    Symbol,
+    TensorAddress,
+    Vector,
+)
 from deep_gemm.emulator.memory import OFFSET_MASK, RANK_SHIFT
-from deep_gemm.emulator.operands import Symbols, address, fetcher
+from deep_gemm.emulator.operands import Fetch, Symbols, address, fetcher
 from deep_gemm.emulator.program import Program, Step
 from deep_gemm.emulator.trace.recorder import (
     Arrive,
@@ -57,9 +66,7 @@ def instrument(program: Program, recorder: Recorder) -> Program:
 
 def _find(name: str) -> Build | None:
     matching = (
-        build
-        for prefix, build in _TABLE.items()
-        if name == prefix or name.startswith(prefix + ".")
+        build for prefix, build in _TABLE.items() if name == prefix or name.startswith(prefix + ".")
     )
     return next(matching, None)
 
@@ -86,7 +93,7 @@ def _phase_at(warp: Warp, place: int) -> Phase:
     return Phase(cta.index, "mbarrier", place & OFFSET_MASK, barrier.phase)
 
 
-def _places(warp: Warp, mask: Mask, where: Callable[[Warp], np.ndarray]) -> list[int]:
+def _places(warp: Warp, mask: Mask, where: Fetch) -> list[int]:
     """The different addresses of the lanes, in order."""
     return sorted({int(value) for value in where(warp)[mask]})
 
@@ -101,11 +108,11 @@ def _mbarrier_wait(instruction: Instruction, symbols: Symbols, recorder: Recorde
         phases = []
         for place, parity in sorted(places):
             present = _phase_at(warp, place)
-            if present.index & 1 == parity:
+            if present.turn & 1 == parity:
                 return None
             # What is over is the phase before; a new barrier has none, which nobody waits for.
-            if present.index:
-                phases.append(present._replace(index=present.index - 1))
+            if present.turn:
+                phases.append(present._replace(turn=present.turn - 1))
         return Wait(tuple(phases), is_test)
 
     return note
@@ -130,6 +137,15 @@ def _cp_async(instruction: Instruction, symbols: Symbols, recorder: Recorder) ->
     return lambda warp, mask: Copy(int(sizes(warp)[mask].sum()))
 
 
+def _map_address(operand: object, symbols: Symbols) -> Fetch:
+    """Where the tensor map of a `[map, {coordinates}]` lies."""
+    match operand:
+        case TensorAddress(base=Register() | Symbol() | Immediate() as base):
+            return address(Address(base, 0), symbols)
+        case _:
+            raise EmulationError(f"operand {operand} is not a tensor map with coordinates")
+
+
 def _box_bytes(warp: Warp, map_address: int) -> int:
     tensor_map = warp.cta.grid.map_at(map_address)
     return tensor_map.rows * tensor_map.row_bytes
@@ -144,7 +160,7 @@ def _tma(instruction: Instruction, symbols: Symbols, recorder: Recorder) -> Note
 def _tma_load(instruction: Instruction, symbols: Symbols, recorder: Recorder) -> Note:
     destination, source, barrier, *rest = instruction.operands
     where, completes = address(destination, symbols), address(barrier, symbols)
-    fetch_map = address(Address(source.base, 0), symbols)  # type: ignore[union-attr]
+    fetch_map = _map_address(source, symbols)
     is_multicast = "multicast::cluster" in instruction.modifiers
     fetch_ranks = fetcher(rest[0], symbols, np.uint16) if is_multicast else None
 
@@ -162,8 +178,7 @@ def _tma_load(instruction: Instruction, symbols: Symbols, recorder: Recorder) ->
 
 
 def _tma_store(instruction: Instruction, symbols: Symbols, recorder: Recorder) -> Note:
-    target = instruction.operands[0]
-    fetch_map = address(Address(target.base, 0), symbols)  # type: ignore[union-attr]
+    fetch_map = _map_address(instruction.operands[0], symbols)
     return lambda warp, mask: Store(_box_bytes(warp, int(fetch_map(warp)[np.argmax(mask)])))
 
 

@@ -33,6 +33,7 @@ Kind = Literal[
     "wait for warps",
     "promotion",
     "epilogue",
+    "issue",
     "other work",
     "arrive",
     "load",
@@ -117,6 +118,7 @@ class Machine:
         self._waiters: dict[Signal, list[Callable[[float], None]]] = defaultdict(list)
         self._tensor_cores: dict[int, Queue] = defaultdict(Queue)
         self._loads: dict[int, Queue] = defaultdict(Queue)
+        self._copies: dict[int, Queue] = defaultdict(Queue)
         self._stores: dict[int, Queue] = defaultdict(Queue)
         self._issued: Counter[Part] = Counter()
 
@@ -157,8 +159,13 @@ class Machine:
         return is_known and signal not in self._given
 
     def load(self, cta: int, num_bytes: int, now: float) -> float:
-        """When a copy that is issued now has landed."""
+        """When a TMA load that is issued now has landed."""
         _, read = self._loads[cta].serve(now, num_bytes / LOAD_BYTES_PER_CLOCK)
+        return read + LOAD_LATENCY
+
+    def copy(self, cta: int, num_bytes: int, now: float) -> float:
+        """When a cp.async that is issued now has landed."""
+        _, read = self._copies[cta].serve(now, num_bytes / LOAD_BYTES_PER_CLOCK)
         return read + LOAD_LATENCY
 
     def store(self, part: Part, now: float) -> tuple[float, float]:

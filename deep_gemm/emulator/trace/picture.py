@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,33 @@ Span = tuple[float, float]
 
 NOTE = "times are modelled, not measured"
 
+MAX_TEXTS = 24
+"""Texts of a line that can be read side by side."""
+
 COLOURS: dict[str, str] = {
     "load in flight": "#a9cbe8",
     "stage full": "#2f6fab",
-    "stage read by wgmma": "#e9a03b",
+    "stage read by wgmma": "#f3d3a2",
     "wgmma, warpgroup 0": "#e9a03b",
     "wgmma, warpgroup 1": "#b5651d",
     "promotion": "#3f9b5f",
     "epilogue": "#8e5ea8",
     "TMA store": "#d46a9f",
-    "other work": "#4d4d4d",
-    "waiting": "#e3e3e3",
+    "issue of loads, wgmma": "#333333",
+    "other work": "#9a9a9a",
+    "waiting for wgmma": "#f7ead6",
+    "waiting for another": "#e0e0e0",
 }
 """By what is shown, in the order of the legend."""
+
+
+_KEYS = {
+    "issue": "issue of loads, wgmma",
+    "wait for a barrier": "waiting for another",
+    "wait for wgmma": "waiting for wgmma",
+    "wait for stores": "waiting for another",
+    "wait for warps": "waiting for another",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +52,16 @@ class Row:
         label: on the left.
         height: 1 for a warp.
         spans: (start, end) in clocks, by key of COLOURS.
+        texts: what stands where, in clocks.
     """
 
     label: str
     height: float
     spans: Mapping[str, Sequence[Span]]
+    texts: Sequence[tuple[float, str]] = ()
 
 
-def rows_of(events: Sequence[Event], cta: int) -> list[Row]:
+def rows_of(events: Sequence[Event], cta: int, name: Callable[[int], str]) -> list[Row]:
     """The lines of one CTA: loading warps, stages, tensor cores, math warpgroups, stores."""
     own = [event for event in events if event.cta == cta]
     by_warp = {
@@ -53,7 +69,7 @@ def rows_of(events: Sequence[Event], cta: int) -> list[Row]:
     }
     roles = {warp: ring.role(events) for warp, events in sorted(by_warp.items())}
     rows = [_warp_row(roles[w], by_warp[w]) for w in roles if roles[w].startswith(("load", "SF"))]
-    rows += _stage_rows(events, cta)
+    rows += _stage_rows(events, cta, name)
     rows.append(_tensor_row(own))
     # A warpgroup's four warps do the same: the first one stands for all.
     rows += [_warp_row(roles[w], by_warp[w]) for w in roles if w % 4 == 0 and "math" in roles[w]]
@@ -65,26 +81,28 @@ def rows_of(events: Sequence[Event], cta: int) -> list[Row]:
 def _warp_row(label: str, events: Iterable[Event]) -> Row:
     spans: dict[str, list[Span]] = {}
     for event in events:
-        key = "waiting" if event.kind.startswith("wait") else event.kind
+        key = _KEYS.get(event.kind, event.kind)
         if key in COLOURS:
             spans.setdefault(key, []).append((event.start, event.end))
     return Row(label, 1.0, spans)
 
 
-def _stage_rows(events: Sequence[Event], cta: int) -> list[Row]:
-    own = [use for use in ring.rounds(events) if use.cta == cta]
-    return [
-        Row(
-            f"stage {stage}",
-            0.45,
-            {
-                "load in flight": [(u.issued, u.landed) for u in own if u.stage == stage],
-                "stage full": [(u.landed, u.first_read) for u in own if u.stage == stage],
-                "stage read by wgmma": [(u.first_read, u.last_read) for u in own if u.stage == stage],
-            },
-        )
-        for stage in sorted({use.stage for use in own})
-    ]
+def _stage_rows(events: Sequence[Event], cta: int, name: Callable[[int], str]) -> list[Row]:
+    uses = [use for use in ring.rounds(events) if use.cta == cta]
+    num_stages = sum(owner == cta for owner, _ in ring.stages(events))
+    rows = []
+    for stage in sorted({use.stage for use in uses}):
+        own = [use for use in uses if use.stage == stage]
+        spans = {
+            "load in flight": [(use.issued, use.landed) for use in own],
+            "stage full": [(use.landed, use.first_read) for use in own],
+            "stage read by wgmma": [(use.first_read, use.last_read) for use in own],
+        }
+        texts = [
+            ((use.issued + use.landed) / 2, name(use.index * num_stages + stage)) for use in own
+        ]
+        rows.append(Row(f"stage {stage}", 0.5, spans, texts))
+    return rows
 
 
 def _tensor_row(events: Iterable[Event]) -> Row:
@@ -107,13 +125,14 @@ def joined(spans: Iterable[Span], gap: float) -> list[Span]:
     return result
 
 
-def draw(events: Sequence[Event], title: str, path: Path) -> None:
+def draw(events: Sequence[Event], title: str, path: Path, name: Callable[[int], str] = str) -> None:
     """Draws all CTAs of a trace, one below the other.
 
     Args:
         events: of `replay`.
         title: what was traced.
         path: of the picture; its suffix says which format.
+        name: of the k block with a number, counted from the kernel's start.
 
     Raises:
         ImportError: matplotlib is not installed (the extra `bench` has it).
@@ -125,7 +144,7 @@ def draw(events: Sequence[Event], title: str, path: Path) -> None:
     matplotlib.use("Agg")
     pyplot = importlib.import_module("matplotlib.pyplot")
     ctas = sorted({event.cta for event in events})
-    panels = [rows_of(events, cta) for cta in ctas]
+    panels = [rows_of(events, cta, name) for cta in ctas]
     heights = [sum(row.height for row in rows) for rows in panels]
     # Text stays text, and the same trace gives the same file.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "deep_gemm"}):
@@ -151,11 +170,12 @@ def draw(events: Sequence[Event], title: str, path: Path) -> None:
 def _draw_rows(axes: Any, rows: Sequence[Row], end: float) -> None:
     top, ticks = 0.0, []
     for row in rows:
+        bottom, height = top + 0.06, row.height - 0.1
         for key, spans in row.spans.items():
-            bars = [(start, stop - start) for start, stop in joined(spans, end / 2000)]
-            axes.broken_barh(
-                bars, (top + 0.08, row.height - 0.14), facecolors=COLOURS[key], linewidth=0
-            )
+            axes.add_patch(_bars(joined(spans, end / 2000), bottom, height, COLOURS[key]))
+        if len(row.texts) <= MAX_TEXTS:
+            for x, text in row.texts:
+                axes.text(x, top + row.height / 2, text, fontsize=6, ha="center", va="center")
         ticks.append(top + row.height / 2)
         top += row.height
     axes.set_yticks(ticks, [row.label for row in rows], fontsize=8)
@@ -166,6 +186,19 @@ def _draw_rows(axes: Any, rows: Sequence[Row], end: float) -> None:
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
+
+
+def _bars(spans: Sequence[Span], bottom: float, height: float, colour: str) -> Any:
+    """Rectangles as one path, which keeps an SVG small."""
+    Path = importlib.import_module("matplotlib.path").Path
+    corners, codes = [], []
+    for start, end in spans:
+        top = bottom + height
+        corners += [(start, bottom), (end, bottom), (end, top), (start, top), (start, bottom)]
+        codes += [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY]
+    outline = Path(corners, codes) if corners else Path([(0, 0)])
+    patches = importlib.import_module("matplotlib.patches")
+    return patches.PathPatch(outline, facecolor=colour, linewidth=0)
 
 
 def _legend(figure: Any, panels: Sequence[Sequence[Row]]) -> None:

@@ -22,13 +22,13 @@ class Phase(NamedTuple):
         cta: index in the grid; of the cluster's first one for a cluster barrier.
         kind: of barrier.
         barrier: address of an mbarrier, number of a named barrier, 0.
-        index: how many rounds were over before.
+        turn: how many rounds were over before.
     """
 
     cta: int
     kind: Literal["mbarrier", "bar.sync", "barrier.cluster"]
     barrier: int
-    index: int
+    turn: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +179,11 @@ class Recorder:
         num_loads: TMA loads so far.
     """
 
-    def __init__(self, report: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, report: Callable[[Operation], object] = lambda _: None) -> None:
         """Starts with nothing.
 
         Args:
-            report: called at every record.
+            report: told every operation, to show progress.
         """
         self.records: dict[tuple[int, int], list[Record]] = {}
         self.num_loads = 0
@@ -193,7 +193,7 @@ class Recorder:
     def add(self, cta: int, warp: int, record: Record) -> None:
         """Appends what a warp did."""
         self.records.setdefault((cta, warp), []).append(record)
-        self._report()
+        self._report(record.operation)
 
     def new_load(self, phases: tuple[Phase, ...], target: Interval) -> Load:
         """A load that begins, and is from now on where its target's bytes come from."""

@@ -6,13 +6,14 @@ happened. So times follow from what depends on what, not from the order in which
 the warps.
 
 What warps share is served first come, first served: a CTA's tensor cores, one wgmma after the
-other once all four warps have issued it; its way to L2, for TMA loads and cp.async; its TMA stores.
+other once all four warps have issued it; its TMA loads; its cp.async; its TMA stores.
 
 What is approximated:
 
 - All PTX instructions cost the same, warps of one CTA never compete for issue slots, shared memory
   has no latency and no conflicts, and lanes that diverge are timed as if they ran in turn.
-- Every copy has the same latency, and no other CTA's traffic delays it. CTAs begin together.
+- Every copy has the same latency. It waits for its like in its CTA, and for nobody else's traffic:
+  TMA and cp.async, which has few bytes, do not delay each other. CTAs begin together.
 - The recorded run decided every branch. A test of an mbarrier that found its phase over may be
   earlier in the model than the phase's end; the warp then waits before its next wgmma, as it would
   have done on the other branch.
@@ -113,6 +114,8 @@ class _Warp:
         then = now + (record.num_steps - self._num_steps) * INSTRUCTION_CLOCKS
         if isinstance(record.operation, StoreMatrix):
             self._work = "epilogue"
+        elif isinstance(record.operation, Load | Copy | Mma) and self._work != "promotion":
+            self._work = "issue"
         self._record, self._num_steps = record, record.num_steps
         self._event(self._work, now, then)
         self._machine.at(then, self._perform)
@@ -149,7 +152,7 @@ class _Warp:
                     machine.at(landing, lambda then, phase=phase: machine.count(phase, then))  # type: ignore[misc]
                 self._event("load", now, landing, number=number, phases=phases, target=target)
             case Copy(num_bytes=num_bytes):
-                landing = machine.load(self._cta, num_bytes, now)
+                landing = machine.copy(self._cta, num_bytes, now)
                 self._last_landing = max(self._last_landing, landing)
                 self._event("copy", now, landing, num_bytes=num_bytes)
             case CopyArrive(phases=phases):

@@ -126,7 +126,7 @@ def rounds(events: Iterable[Event]) -> list[Round]:
         Round(
             phase.cta,
             numbers[phase.cta, phase.barrier],
-            phase.index,
+            phase.turn,
             min(load.start for load in filled[phase]),
             max(load.end for load in filled[phase]),
             min(event.start for event in read),
