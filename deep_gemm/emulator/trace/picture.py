@@ -147,7 +147,12 @@ def draw(events: Sequence[Event], title: str, path: Path, name: Callable[[int], 
     panels = [rows_of(events, cta, name) for cta in ctas]
     heights = [sum(row.height for row in rows) for rows in panels]
     # Text stays text, and the same trace gives the same file.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "deep_gemm"}):
+    style = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "deep_gemm",
+        "font.sans-serif": ["DejaVu Sans"],
+    }
+    with matplotlib.rc_context(style):
         figure, all_axes = pyplot.subplots(
             len(ctas),
             figsize=(13, 1.6 + 0.31 * sum(heights)),
