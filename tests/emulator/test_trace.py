@@ -86,7 +86,7 @@ def test_a_wgmma_begins_after_its_operands_have_landed(case: Case) -> None:
     products = of_kind(events, "wgmma")
     assert products
     for product in products:
-        loads: tuple[int, ...] = product.args["loads"]  # type: ignore[assignment]
+        loads = ring.loads_of(product)
         assert len(loads) >= 2
         assert all(landed[number] <= product.start for number in loads)
 

@@ -26,6 +26,12 @@ def test_the_json_holds_every_event(tmp_path: Path) -> None:
     assert all(row.get("dur", 0) >= 0 and row.get("ts", 0) >= 0 for row in rows)
     names = {row["args"]["name"] for row in rows if row["ph"] == "M"}
     assert {"CTA 0", "CTA 1", "tensor cores", "warp 8: load warp 8 (TMA)"} <= names
+    loads = [row["args"] for row in rows if row.get("cat") == "load" and row["ph"] == "b"]
+    assert {(load["stage"], load["k block"] % 3, load["bytes"]) for load in loads} == {
+        (stage, stage, num_bytes) for stage in range(3) for num_bytes in (4096, 16384)
+    }
+    products = [row["args"] for row in rows if row.get("cat") == "wgmma"]
+    assert {product["k block"] for product in products} == set(range(16))
     waits = {row["name"] for row in rows if row.get("cat") == "wait for a barrier"}
     assert {*(f"wait for {word} {i}" for word in ("full", "empty") for i in range(3))} <= waits
     assert {"wait for SF full 0", "wait for SF empty 0"} <= waits
@@ -60,6 +66,12 @@ def test_the_same_trace_is_the_same_svg(tmp_path: Path) -> None:
     text = (tmp_path / "a.svg").read_text()
     assert text == (tmp_path / "b.svg").read_text()
     assert all(word in text for word in ("some title", picture.NOTE, "stage full", "CTA 1"))
+
+
+def test_the_picture_of_the_guide_is_of_this_kind() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "trace.svg").read_text(encoding="utf-8")
+    assert picture.NOTE in text
+    assert [key for key in picture.COLOURS if f">{key}</text>" not in text] == []
 
 
 def test_the_verb_writes_both_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from deep_gemm.emulator.errors import EmulationError
 from deep_gemm.emulator.trace.model import (
     INSTRUCTION_CLOCKS,
     LOAD_BYTES_PER_CLOCK,
@@ -103,3 +104,14 @@ def test_stores_are_waited_for_in_groups() -> None:
     first, second = of_kind(events, "store")
     assert second.end == pytest.approx(first.end + STORE_CLOCKS)
     assert [wait.end for wait in of_kind(events, "wait for stores")] == [first.end, second.end]
+
+
+def test_records_without_what_a_wait_needs_are_refused() -> None:
+    product = (Mma(8, ()), Commit(), MmaWait(0))
+    with pytest.raises(EmulationError, match="lack what ends the waits for .*kind='wgmma'"):
+        replay({(0, warp): records(*product) for warp in range(3)})
+
+
+def test_a_phase_that_nothing_was_recorded_for_delays_nobody() -> None:
+    (wait,) = of_kind(replay({(0, 0): records(Wait((FULL,)))}), "wait for a barrier")
+    assert wait.start == wait.end == 10 * INSTRUCTION_CLOCKS

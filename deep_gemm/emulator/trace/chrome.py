@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from deep_gemm.emulator.trace import ring
@@ -19,7 +20,37 @@ TENSOR_CORES = 1000
 STORES = 1001
 """Thread numbers beyond those of warps."""
 
+CLOCKS_PER_UNIT = 1000
+"""The format counts in microseconds. Whole clocks, so that the same trace is the same text."""
+
 Json = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """What things are called.
+
+    Attributes:
+        barriers: names of mbarriers.
+        stages: numbers of the barriers that TMA loads complete on.
+        filled: the phase that a load counts for, by the CTA written to and the load's number.
+    """
+
+    barriers: Mapping[ring.Barrier, str]
+    stages: Mapping[ring.Barrier, int]
+    filled: Mapping[tuple[int, object], Phase]
+
+    def barrier(self, phase: Phase) -> str:
+        """The barrier of a phase."""
+        if phase.kind != "mbarrier":
+            return f"{phase.kind} {phase.barrier}"
+        return self.barriers.get((phase.cta, phase.barrier), f"mbarrier {phase.barrier:#x}")
+
+    def place(self, phase: Phase) -> Json:
+        """Where in the ring a load goes, or a wgmma reads."""
+        num_stages = sum(cta == phase.cta for cta, _ in self.stages)
+        stage = self.stages[phase.cta, phase.barrier]
+        return {"stage": stage, "turn": phase.turn, "k block": phase.turn * num_stages + stage}
 
 
 def write(
@@ -39,11 +70,10 @@ def write(
     Raises:
         OSError: the file cannot be written.
     """
-    names = ring.barrier_names(records)
-    numbers = ring.stages(events)
+    names = _Names(ring.barrier_names(records), ring.stages(events), ring.filled_by(events))
     rows: list[Json] = _labels(events)
     for identity, event in enumerate(events):
-        rows += _rows(event, identity, names, numbers)
+        rows += _rows(event, identity, names)
     document = {"displayTimeUnit": "ns", "otherData": dict(about), "traceEvents": rows}
     path.write_text(json.dumps(document, separators=(",", ":")) + "\n", encoding="utf-8")
 
@@ -66,59 +96,52 @@ def _label(cta: int, thread: int, what: str, name: str) -> Json:
     return {"ph": "M", "pid": cta, "tid": thread, "name": what, "args": {"name": name}}
 
 
-def _rows(
-    event: Event,
-    identity: int,
-    names: Mapping[ring.Barrier, str],
-    numbers: Mapping[ring.Barrier, int],
-) -> list[Json]:
+def _rows(event: Event, identity: int, names: _Names) -> list[Json]:
     thread = {"wgmma": TENSOR_CORES, "store": STORES}.get(event.kind, event.warp)
+    start, end = round(event.start), round(event.end)
     row: Json = {
-        "name": _name(event, names, numbers),
+        "name": _name(event, names),
         "cat": event.kind,
         "pid": event.cta,
         "tid": thread,
-        "ts": _micros(event.start),
+        "ts": start / CLOCKS_PER_UNIT,
     }
-    args = {"line": event.line, **{key: _plain(value, names) for key, value in event.args.items()}}
+    args = _args(event, names)
     if event.kind == "arrive":
         return [{**row, "ph": "i", "s": "t", "args": args}]
     if event.kind in ("load", "copy", "wgmma group"):
-        end = {**row, "ph": "e", "ts": _micros(event.end), "id": identity}
-        return [{**row, "ph": "b", "id": identity, "args": args}, end]
-    return [{**row, "ph": "X", "dur": _micros(event.end) - _micros(event.start), "args": args}]
+        closing = {**row, "ph": "e", "ts": end / CLOCKS_PER_UNIT, "id": identity}
+        return [{**row, "ph": "b", "id": identity, "args": args}, closing]
+    return [{**row, "ph": "X", "dur": (end - start) / CLOCKS_PER_UNIT, "args": args}]
 
 
-def _micros(clocks: float) -> float:
-    """Whole clocks as the format's microseconds, so that the same trace is the same text."""
-    return round(clocks) / 1000
-
-
-def _name(
-    event: Event, names: Mapping[ring.Barrier, str], numbers: Mapping[ring.Barrier, int]
-) -> str:
+def _name(event: Event, names: _Names) -> str:
     phases = ring.phases_of(event)
     if event.kind == "load":
-        return f"TMA load, stage {numbers[phases[0].cta, phases[0].barrier]}"
+        return f"TMA load, stage {names.place(phases[0])['stage']}"
     if event.kind == "wgmma":
         return f"wgmma of warpgroup {event.args['warpgroup']}"
     if event.kind == "wait for a barrier" and phases:
-        return f"wait for {_barrier(phases[0], names)}"
+        return f"wait for {names.barrier(phases[0])}"
     if event.kind == "arrive":
-        return f"arrive on {_barrier(phases[0], names)}"
+        return f"arrive on {names.barrier(phases[0])}"
     return event.kind
 
 
-def _barrier(phase: Phase, names: Mapping[ring.Barrier, str]) -> str:
-    if phase.kind != "mbarrier":
-        return f"{phase.kind} {phase.barrier}"
-    return names.get((phase.cta, phase.barrier), f"mbarrier {phase.barrier:#x}")
-
-
-def _plain(value: object, names: Mapping[ring.Barrier, str]) -> object:
-    """A value that JSON has, phases as text."""
-    if isinstance(value, Phase):
-        return f"{_barrier(value, names)} of CTA {value.cta}, phase {value.turn}"
-    if isinstance(value, tuple):
-        return [_plain(item, names) for item in value]
-    return value
+def _args(event: Event, names: _Names) -> Json:
+    """What the viewer shows of an event that is clicked on."""
+    args: Json = {"PTX line": event.line}
+    for key, value in event.args.items():
+        if key == "phases":
+            args[key] = [
+                f"{names.barrier(phase)} of CTA {phase.cta}, phase {phase.turn}"
+                for phase in ring.phases_of(event)
+            ]
+        else:
+            args[key] = value
+    if event.kind == "load":
+        args |= names.place(ring.phases_of(event)[0])
+    elif event.kind == "wgmma":
+        for load in ring.loads_of(event)[:1]:
+            args |= names.place(names.filled[event.cta, load])
+    return args

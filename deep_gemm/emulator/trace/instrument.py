@@ -1,7 +1,7 @@
 """A program that does what it did, and tells a recorder.
 
-Only the few opcodes that matter for timing are wrapped. Programs without a recorder are not
-touched, so recording costs nothing where it is off.
+Only the few opcodes that matter for timing are wrapped; all others count as plain instructions.
+Programs without a recorder are not touched, so recording costs nothing where it is off.
 """
 
 from __future__ import annotations

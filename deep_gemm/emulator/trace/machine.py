@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from deep_gemm.emulator.errors import EmulationError
 from deep_gemm.emulator.trace.model import (
     LOAD_BYTES_PER_CLOCK,
     LOAD_LATENCY,
@@ -127,10 +128,17 @@ class Machine:
         heapq.heappush(self._agenda, (time, next(self._numbers), action))
 
     def run(self) -> None:
-        """Until nothing is left to do."""
+        """Until nothing is left to do.
+
+        Raises:
+            EmulationError: something is waited for that never happens; then records are missing.
+        """
         while self._agenda:
             time, _, action = heapq.heappop(self._agenda)
             action(time)
+        if self._waiters:
+            missing = ", ".join(map(str, self._waiters))
+            raise EmulationError(f"trace: the records lack what ends the waits for {missing}")
 
     def count(self, phase: Phase, now: float) -> None:
         """One of what a phase needs has happened."""

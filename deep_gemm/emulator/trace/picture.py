@@ -30,17 +30,17 @@ COLOURS: dict[str, str] = {
     "issue of loads, wgmma": "#333333",
     "other work": "#9a9a9a",
     "waiting for wgmma": "#f7ead6",
-    "waiting for another": "#e0e0e0",
+    "other waiting": "#e0e0e0",
 }
 """By what is shown, in the order of the legend."""
 
 
 _KEYS = {
     "issue": "issue of loads, wgmma",
-    "wait for a barrier": "waiting for another",
+    "wait for a barrier": "other waiting",
     "wait for wgmma": "waiting for wgmma",
-    "wait for stores": "waiting for another",
-    "wait for warps": "waiting for another",
+    "wait for stores": "other waiting",
+    "wait for warps": "other waiting",
 }
 
 

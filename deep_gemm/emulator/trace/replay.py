@@ -54,6 +54,9 @@ def replay(records: Mapping[tuple[int, int], list[Record]]) -> list[Event]:
 
     Returns:
         All events, by their start.
+
+    Raises:
+        EmulationError: the records are not those of a whole run.
     """
     machine = Machine(itertools.chain.from_iterable(records.values()))
     for (cta, warp), own in sorted(records.items()):
@@ -146,15 +149,15 @@ class _Warp:
     def _copy(self, now: float) -> None:
         machine = self._machine
         match self._record.operation:
-            case Load(number=number, phases=phases, target=target, num_bytes=num_bytes):
+            case Load(number=number, phases=phases, num_bytes=num_bytes):
                 landing = machine.load(self._cta, num_bytes, now)
                 for phase in phases:
                     machine.at(landing, lambda then, phase=phase: machine.count(phase, then))  # type: ignore[misc]
-                self._event("load", now, landing, number=number, phases=phases, target=target)
+                self._event("load", now, landing, number=number, phases=phases, bytes=num_bytes)
             case Copy(num_bytes=num_bytes):
                 landing = machine.copy(self._cta, num_bytes, now)
                 self._last_landing = max(self._last_landing, landing)
-                self._event("copy", now, landing, num_bytes=num_bytes)
+                self._event("copy", now, landing, bytes=num_bytes)
             case CopyArrive(phases=phases):
                 landing = max(self._last_landing, now)
                 for phase in phases:
@@ -191,10 +194,12 @@ class _Warp:
     def _watch_group(self, parts: list[Part]) -> None:
         """Notes when a group of products is complete; once per warpgroup."""
         if self._index % WARPS_OF_WARPGROUP == 0 and parts:
-            start, last = self._group_start, parts[-1]
-            self._machine.when(
-                parts, start, lambda then: self._event("wgmma group", start, then, last=last.number)
-            )
+            start, line, last = self._group_start, self._record.line, parts[-1].number
+
+            def note(then: float) -> None:
+                self._event("wgmma group", start, then, line, last=last)
+
+            self._machine.when(parts, start, note)
 
     def _store(self, now: float) -> None:
         match self._record.operation:
@@ -203,7 +208,7 @@ class _Warp:
                 self._num_stores += 1
                 self._stores.open.append(part)
                 start, end = self._machine.store(part, now)
-                self._event("store", start, end, num_bytes=num_bytes)
+                self._event("store", start, end, bytes=num_bytes)
             case StoreCommit():
                 self._stores.commit()
             case StoreWait(keep=keep):
@@ -229,6 +234,9 @@ class _Warp:
         self._work = "other work"
         self._machine.when(signals, now, resume)
 
-    def _event(self, kind: Kind, start: float, end: float, **args: object) -> None:
-        event = Event(self._cta, self._index, kind, start, end, self._record.line, args)
-        self._machine.events.append(event)
+    def _event(
+        self, kind: Kind, start: float, end: float, line: int | None = None, **args: object
+    ) -> None:
+        """Notes what takes so long; it comes from the present record if no line is given."""
+        line = self._record.line if line is None else line
+        self._machine.events.append(Event(self._cta, self._index, kind, start, end, line, args))

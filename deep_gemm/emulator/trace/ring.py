@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -30,6 +31,22 @@ def phases_of(event: Event) -> tuple[Phase, ...]:
     """The phases that an event has to do with."""
     phases: tuple[Phase, ...] = event.args.get("phases", ())  # type: ignore[assignment]
     return phases
+
+
+def loads_of(event: Event) -> tuple[int, ...]:
+    """Numbers of the loads that a wgmma reads."""
+    loads: tuple[int, ...] = event.args.get("loads", ())  # type: ignore[assignment]
+    return loads
+
+
+def filled_by(events: Iterable[Event]) -> dict[tuple[int, object], Phase]:
+    """The phase that each load counts for, by the CTA that it writes to and its number."""
+    return {
+        (phase.cta, event.args["number"]): phase
+        for event in events
+        if event.kind == "load"
+        for phase in phases_of(event)
+    }
 
 
 def barrier_names(records: Mapping[tuple[int, int], list[Record]]) -> dict[Barrier, str]:
@@ -108,20 +125,15 @@ class Round:
 def rounds(events: Iterable[Event]) -> list[Round]:
     """The uses of all stages that some wgmma has read."""
     events = list(events)
-    numbers = stages(events)
-    loads = [event for event in events if event.kind == "load"]
-    filled: dict[Phase, list[Event]] = {}
-    by_number: dict[tuple[int, object], Phase] = {}
-    for load in loads:
-        for phase in phases_of(load):
-            filled.setdefault(phase, []).append(load)
-            by_number[phase.cta, load.args["number"]] = phase
-    reads: dict[Phase, list[Event]] = {}
+    numbers, phase_of = stages(events), filled_by(events)
+    filled: dict[Phase, list[Event]] = defaultdict(list)
+    reads: dict[Phase, list[Event]] = defaultdict(list)
     for event in events:
-        if event.kind == "wgmma":
-            operands: tuple[int, ...] = event.args["loads"]  # type: ignore[assignment]
-            for phase in {by_number[event.cta, number] for number in operands}:
-                reads.setdefault(phase, []).append(event)
+        if event.kind == "load":
+            for phase in phases_of(event):
+                filled[phase].append(event)
+        for phase in {phase_of[event.cta, number] for number in loads_of(event)}:
+            reads[phase].append(event)
     return [
         Round(
             phase.cta,
