@@ -281,7 +281,7 @@ class Cta:
 
     def named_round(self, barrier_id: int) -> int:
         """How often the barrier has completed."""
-        return self._named[barrier_id][1]
+        return self._named.get(barrier_id, (0, 0))[1]
 
     def check_exit(self) -> None:
         """Checks that nothing is left in flight.

@@ -32,13 +32,18 @@ def state_of(barrier: Mbarrier) -> int:
     return barrier.phase << _COUNT_BITS | barrier.pending
 
 
+def phase_of(state: int) -> int:
+    """The phase in which a state was taken."""
+    return state >> _COUNT_BITS
+
+
 def is_complete(barrier: Mbarrier, state: int) -> bool:
     """Whether the phase in which a state was taken is complete.
 
     Raises:
         HazardError: R11, it is older than the one before the present phase.
     """
-    behind = barrier.phase - (state >> _COUNT_BITS)
+    behind = barrier.phase - phase_of(state)
     if behind not in (0, 1):
         raise HazardError("R11", f"wait for a state {behind} phases old of an mbarrier; {barrier}")
     return behind == 1

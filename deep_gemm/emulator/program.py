@@ -66,6 +66,7 @@ class Program:
         lines: line of the PTX text, by program counter.
         texts: the instruction's text, by program counter.
         places: the instruction's source line, if it is known, by program counter.
+        symbols: what the kernel's names stand for.
     """
 
     kernel: Kernel
@@ -74,6 +75,7 @@ class Program:
     lines: tuple[int, ...]
     texts: tuple[str, ...]
     places: tuple[Place | None, ...]
+    symbols: Symbols
 
     def describe(self, pc: int) -> str:
         """An instruction, for reports: its source line if it is known, its line and its text."""
@@ -108,6 +110,7 @@ def compile_kernel(kernel: Kernel, symbols: Symbols) -> Program:
         tuple(instruction.line for instruction in kernel.instructions),
         tuple(" ".join(instruction.text.split()) for instruction in kernel.instructions),
         tuple(instruction.place for instruction in kernel.instructions),
+        symbols,
     )
 
 
