@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     Returns:
         0, or 1 if the error of what ran is beyond the bound.
     """
-    _check_sizes(options.m, options.n, options.k)
+    check_sizes(options.m, options.n, options.k)
     gpu, reason = _find_gpu()
     if gpu is None:
         problem = GemmProblem(options.m, options.n, options.k)
@@ -85,7 +85,7 @@ def positive_integer(text: str) -> int:
     return value
 
 
-def _check_sizes(m: int, n: int, k: int) -> None:
+def check_sizes(m: int, n: int, k: int) -> None:
     """What fp8_gemm_nt will ask of the tensors, before anything is compiled or allocated."""
     check_dimensions(m, n, k)
     operands = (

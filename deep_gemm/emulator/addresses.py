@@ -61,6 +61,7 @@ def _map(instruction: Instruction, symbols: Symbols) -> Execute:
     window = 0 if found["space"] else SHARED_WINDOW
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
+        # A rank that does not exist is an error where the address is used.
         value, ranks = fetch(warp).astype(np.uint64), which(warp)
         if window and not in_window(value, window)[mask].all():
             raise HazardError("R13", "mapa of a generic address that is not shared memory")

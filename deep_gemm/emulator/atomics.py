@@ -1,7 +1,7 @@
 """atom and red on global and shared memory, local or of a peer.
 
 Lanes go one after the other, lane 0 first: one of the orders that the ISA allows, which decides the
-rounding of floating-point sums. Orders of memory (.relaxed, .acq_rel, ...) are not modelled.
+rounding of floating-point sums.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deep_gemm.emulator import arithmetic, conversions
+from deep_gemm.emulator.errors import HazardError
 from deep_gemm.emulator.float_formats import BF16, FP16, Format
 from deep_gemm.emulator.ir import Instruction, Register, Vector
 from deep_gemm.emulator.modifiers import SCOPE, parts, unknown
 from deep_gemm.emulator.operands import Symbols, address, fetcher
 from deep_gemm.emulator.spaces import targets
+from deep_gemm.emulator.strong import atomic_strength
 from deep_gemm.emulator.warp import Mask, Wait, Warp
 
 Execute = Callable[[Warp, Mask], Wait | None]
@@ -114,6 +116,8 @@ def _atomic(instruction: Instruction, symbols: Symbols) -> Execute:
     fetches = [[fetcher(item, symbols, dtype) for item in items] for items in sources]
     results = [] if destination is None else _items(destination)
     space = found["space"].removeprefix(".")
+    orders = found["order"], found["order_after"], found["order_last"]
+    strength = atomic_strength("".join(orders))
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         values = [[_typed(fetch(warp), dtype) for fetch in items] for items in fetches]
@@ -121,7 +125,11 @@ def _atomic(instruction: Instruction, symbols: Symbols) -> Execute:
         for target, addresses in targets(warp, space, where(warp), mask):
             for lane in np.flatnonzero(target.mask):
                 only = np.arange(mask.size) == lane
-                old = target.cta.load(target.space, addresses, size, only)
+                old, undefined = target.cta.load(
+                    target.space, addresses, size, only, warp, strength
+                )
+                if undefined.any():
+                    raise HazardError("R26", "an atomic operation on undefined memory")
                 words = old[lane].view(dtype)
                 new = [
                     combine(words[i : i + 1], *(items[i][lane : lane + 1] for items in values))
@@ -129,7 +137,7 @@ def _atomic(instruction: Instruction, symbols: Symbols) -> Execute:
                 ]
                 old_words = words.copy()
                 old[lane] = np.concatenate(new).astype(dtype, copy=False).view(np.uint8)
-                target.cta.store(target.space, addresses, old, only, warp)
+                target.cta.store(target.space, addresses, old, only, warp, strong=strength)
                 _give(warp, results, old_words, only)
         return None
 

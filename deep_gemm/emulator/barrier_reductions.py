@@ -36,7 +36,7 @@ def _reduce(instruction: Instruction, symbols: Symbols) -> Execute:
         barrier_id = int(fetch_id(warp)[lane])
         if warp.voted_in is None:
             count = cta.num_threads if fetch_count is None else int(fetch_count(warp)[lane])
-            warp.voted_in = cta.arrive_named(barrier_id, count, int(mask.sum()))
+            warp.voted_in = cta.arrive_named(barrier_id, count, int(mask.sum()), warp, waits=True)
             cta.votes.setdefault((barrier_id, warp.voted_in), []).append(fetch(warp)[mask])
         round_ = warp.voted_in
         if cta.named_round(barrier_id) <= round_:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from deep_gemm.emulator.atomics import OPERATIONS, dtype_of
 from deep_gemm.emulator.errors import HazardError
-from deep_gemm.emulator.global_memory import Bytes, GlobalMemory
+from deep_gemm.emulator.global_memory import Bytes, Flags, GlobalMemory
 from deep_gemm.emulator.ir import Address, Instruction, TensorAddress
 from deep_gemm.emulator.memory import OFFSET_MASK, RANK_SHIFT
 from deep_gemm.emulator.modifiers import parts, unknown
@@ -79,12 +79,16 @@ def _load(instruction: Instruction, symbols: Symbols) -> Execute:
                     rank,
                     _range(start & OFFSET_MASK, count),
                     place & OFFSET_MASK,
-                    partial(cluster.launch.memory.read_bytes, origin, count),
-                    warp.agent,
+                    partial(_read_global, cluster.launch.memory, origin, count),
+                    warp,
                 )
         return None
 
     return execute
+
+
+def _read_global(memory: GlobalMemory, start: int, count: int) -> tuple[Bytes, None]:
+    return memory.read_bytes(start, count), None
 
 
 def _to_peer(instruction: Instruction, symbols: Symbols) -> Execute:
@@ -102,16 +106,18 @@ def _to_peer(instruction: Instruction, symbols: Symbols) -> Execute:
             _require(rank == place >> RANK_SHIFT, "the mbarrier is in another CTA than the bytes")
             _require(rank != cta.rank, "from shared memory it goes to another CTA")
             offsets = _range(int(what(warp)[lane]) & OFFSET_MASK, count)
+            cta.cluster.order.phases(place, warp)
+            cta.order.send(warp, offsets, cta.cluster.ctas[rank], place & OFFSET_MASK)
             release = cta.begin_read("R4", offsets)
 
             def read(
                 offsets: NDArray[np.int64] = offsets, release: Callable[[], None] = release
-            ) -> Bytes:
+            ) -> tuple[Bytes, Flags]:
                 release()
-                return cta.tile(offsets)
+                return cta.tile(offsets), cta.shared.is_defined(offsets)
 
             cta.cluster.fill(
-                rank, _range(start & OFFSET_MASK, count), place & OFFSET_MASK, read, warp.agent
+                rank, _range(start & OFFSET_MASK, count), place & OFFSET_MASK, read, warp
             )
         return None
 
@@ -174,7 +180,7 @@ def _into_global(
                     words = combine(old.reshape(-1), values.reshape(-1)).reshape(1, -1)
                 memory.write(at, words, alignment=1)
 
-            store = warp.cta.start_store(offsets, write)
+            store = warp.cta.start_store(offsets, write, warp, int(lane))
             warp.stores.setdefault(int(lane), []).append(store)
         return None
 
@@ -205,7 +211,10 @@ def _reduce_box(instruction: Instruction, symbols: Symbols) -> Execute:
             at = [int(np.int32(item(warp)[lane].view(np.int32))) for item in coordinates]
             offsets = swizzled_offsets(tensor_map, int(where(warp)[lane]) & OFFSET_MASK)
             store = cta.start_store(
-                offsets, partial(_put_box, tensor_map, cta.grid.memory, at, combine)
+                offsets,
+                partial(_put_box, tensor_map, cta.grid.memory, at, combine),
+                warp,
+                int(lane),
             )
             warp.stores.setdefault(int(lane), []).append(store)
         return None

@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from deep_gemm.emulator.clocks import Clock
 from deep_gemm.emulator.errors import EmulationError, HazardError
 from deep_gemm.emulator.global_memory import check_alignment
 from deep_gemm.emulator.ir import Address, Instruction, TensorAddress
 from deep_gemm.emulator.memory import OFFSET_MASK
-from deep_gemm.emulator.modifiers import parts
-from deep_gemm.emulator.operands import Symbols, address, fetcher
+from deep_gemm.emulator.modifiers import LEVELS, SHARED, parts, unknown
+from deep_gemm.emulator.operands import LANES, Lanes, Symbols, address, fetcher
 from deep_gemm.emulator.warp import Mask, Wait, Warp
 
 Execute = Callable[[Warp, Mask], Wait | None]
@@ -19,6 +20,7 @@ Execute = Callable[[Warp, Mask], Wait | None]
 
 def _cp_async(instruction: Instruction, symbols: Symbols) -> Execute:
     """cp.async: each lane copies 4, 8 or 16 bytes; those past the source size become zero."""
+    parts(instruction, rf"cp\.async\.c[ag]{SHARED}\.global{LEVELS}")
     destination, source, size_operand, *rest = instruction.operands
     where, what = address(destination, symbols), address(source, symbols)
     fetch_size = fetcher(size_operand, symbols, np.uint32)
@@ -36,6 +38,7 @@ def _cp_async(instruction: Instruction, symbols: Symbols) -> Execute:
         check_alignment("global", origins[source_bytes > 0], size, size)
         cta = warp.cta
         offsets = targets[:, None] + np.arange(size)
+        cta.order.copy(warp, lanes, offsets)
         cta.begin_fill(offsets, warp.agent, "generic")
 
         def deliver() -> None:
@@ -55,16 +58,25 @@ def _cp_async(instruction: Instruction, symbols: Symbols) -> Execute:
 def _cp_async_arrive(instruction: Instruction, symbols: Symbols) -> Execute:
     """cp.async.mbarrier.arrive.noinc: arrives once the lane's earlier cp.async are complete."""
     if "noinc" not in instruction.modifiers:
-        raise EmulationError(f"{instruction.name} is not known")
+        raise unknown(instruction)
     where = address(instruction.operands[0], symbols)
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
-        places = [int(where(warp)[lane]) for lane in np.flatnonzero(mask)]
+        lanes = np.flatnonzero(mask)
+        places = [int(where(warp)[lane]) for lane in lanes]
         cluster = warp.cta.cluster
+        done = []
+        for lane in lanes:
+            copies = warp.timeline.stream("cp.async", int(lane))
+            done.append(Clock())
+            done[-1].advance(copies.agent, copies.cut())
+        phases = [cluster.order.phases(place, warp) for place in places]
 
         def arrive() -> None:
-            for place in places:
-                cluster.mbarrier(place).arrive(agent=warp.agent)
+            for place, phase_clocks, clock in zip(places, phases, done, strict=True):
+                barrier = cluster.mbarrier(place)
+                phase_clocks.arriving(barrier.phase).join(clock)
+                barrier.arrive(agent=warp.agent)
 
         cluster.submit(("cp.async", id(warp)), arrive)
         return None
@@ -78,6 +90,8 @@ def _commit_copies(instruction: Instruction, symbols: Symbols) -> Execute:
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         warp.open_copies = warp.open_copies + mask
+        for lane in np.flatnonzero(mask):
+            warp.timeline.stream("cp.async", int(lane)).close()
 
         def complete() -> None:
             warp.open_copies = warp.open_copies - mask
@@ -96,6 +110,7 @@ def _wait_copies(instruction: Instruction, symbols: Symbols) -> Execute:
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         limit = keep(warp)
+        _know_copies(warp, mask, limit)
 
         def is_over() -> bool:
             return bool((warp.open_copies <= limit)[mask].all())
@@ -105,12 +120,20 @@ def _wait_copies(instruction: Instruction, symbols: Symbols) -> Execute:
     return execute
 
 
+def _know_copies(warp: Warp, mask: Mask, keep: Lanes) -> None:
+    """What the lanes do once they go on comes after all their groups but the latest `keep`."""
+    for lane in np.flatnonzero(mask):
+        copies = warp.timeline.stream("cp.async", int(lane))
+        copies.complete(warp.timeline.clock, int(keep[lane]))
+
+
 def _wait_all_copies(instruction: Instruction, symbols: Symbols) -> Execute:
     """cp.async.wait_all: closes a group and waits for all."""
     commit = _commit_copies(instruction, symbols)
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         commit(warp, mask)
+        _know_copies(warp, mask, np.zeros(LANES, dtype=np.uint32))
 
         def is_over() -> bool:
             return not warp.open_copies[mask].any()
@@ -135,6 +158,11 @@ def _single_lane(mask: Mask, what: str) -> int:
 
 
 def _tma_load(instruction: Instruction, symbols: Symbols) -> Execute:
+    pattern = (
+        r"cp\.async\.bulk\.tensor\.[1-5]d\.shared::(?:cluster|cta)\.global(?:\.tile)?"
+        r"\.mbarrier::complete_tx::bytes(?:\.multicast::cluster)?(?:\.L2::cache_hint)?"
+    )
+    parts(instruction, pattern)
     destination, source, barrier, *rest = instruction.operands
     if not isinstance(source, TensorAddress):
         raise EmulationError("a TMA load needs a tensor map and coordinates")
@@ -157,7 +185,7 @@ def _tma_load(instruction: Instruction, symbols: Symbols) -> Execute:
             destination=int(where(warp)[lane]) & OFFSET_MASK,
             barrier=int(completes(warp)[lane]) & OFFSET_MASK,
             ranks=ranks,
-            agent=warp.agent,
+            warp=warp,
         )
         return None
 
@@ -165,6 +193,11 @@ def _tma_load(instruction: Instruction, symbols: Symbols) -> Execute:
 
 
 def _tma_store(instruction: Instruction, symbols: Symbols) -> Execute:
+    pattern = (
+        r"cp\.async\.bulk\.tensor\.[1-5]d\.global\.shared::cta(?:\.tile)?\.bulk_group"
+        r"(?:\.L2::cache_hint)?"
+    )
+    parts(instruction, pattern)
     target, source = instruction.operands[:2]
     if not isinstance(target, TensorAddress):
         raise EmulationError("a TMA store needs a tensor map and coordinates")
@@ -178,6 +211,8 @@ def _tma_store(instruction: Instruction, symbols: Symbols) -> Execute:
             map_address=int(fetch_map(warp)[lane]),
             coordinates=[int(np.int32(item(warp)[lane].view(np.int32))) for item in coordinates],
             source=int(where(warp)[lane]) & OFFSET_MASK,
+            warp=warp,
+            lane=lane,
         )
         warp.stores.setdefault(lane, []).append(store)
         return None
@@ -192,6 +227,7 @@ def _commit_stores(instruction: Instruction, symbols: Symbols) -> Execute:
         for lane in np.flatnonzero(mask):
             open_stores = warp.stores.pop(int(lane), [])
             warp.store_groups.setdefault(int(lane), []).append(open_stores)
+            warp.timeline.stream("store", int(lane)).close()
         return None
 
     return execute
@@ -204,7 +240,9 @@ def _wait_stores(instruction: Instruction, symbols: Symbols) -> Execute:
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         for lane in np.flatnonzero(mask):
             groups = warp.store_groups.get(int(lane), [])
-            count = max(0, len(groups) - int(keep(warp)[lane]))
+            kept = int(keep(warp)[lane])
+            warp.timeline.stream("store", int(lane)).complete(warp.timeline.clock, kept)
+            count = max(0, len(groups) - kept)
             for group in groups[:count]:
                 for finish in group:
                     finish()

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from deep_gemm.emulator.errors import Access, HazardError
 from deep_gemm.emulator.memory import OFFSET_MASK, Proxy, SharedMemory
+from deep_gemm.emulator.ordering import CtaOrder
 from deep_gemm.emulator.spaces import PARAMETER_WINDOW
+from deep_gemm.emulator.strong import Strength
 from deep_gemm.emulator.tma import store_box, swizzled_offsets
 from deep_gemm.emulator.warp import LANES, Mask, Warp
 
@@ -37,6 +39,7 @@ class Cta:
         self.rank = rank
         self.num_threads = launch.num_threads
         self.shared = SharedMemory(launch.smem_bytes, SHARED_BASE, lambda: cluster.access().pc)
+        self.order = CtaOrder(self)
         self._named: dict[int, tuple[int, int]] = {}
         # Predicates given to bar.red, by barrier and round.
         self.votes: dict[tuple[int, int], list[NDArray[np.bool_]]] = {}
@@ -78,10 +81,29 @@ class Cta:
     # Memory
 
     def load(
-        self, space: str, addresses: NDArray[np.uint64], size: int, mask: Mask
-    ) -> NDArray[np.uint8]:
-        """Reads `size` bytes per lane, zeros for lanes outside the mask: [32, size]."""
+        self,
+        space: str,
+        addresses: NDArray[np.uint64],
+        size: int,
+        mask: Mask,
+        warp: Warp,
+        strong: Strength | None = None,
+    ) -> tuple[NDArray[np.uint8], Mask]:
+        """Reads `size` bytes per lane, zeros for lanes outside the mask.
+
+        Args:
+            space: "param", "shared" or "global".
+            addresses: [32], in the space.
+            size: in bytes.
+            mask: lanes that read.
+            warp: theirs.
+            strong: its strength, unless it is weak.
+
+        Returns:
+            [32, size], and which of the bytes are undefined.
+        """
         result = np.zeros((LANES, size), dtype=np.uint8)
+        undefined = np.zeros((LANES, size), dtype=np.bool_)
         lanes = np.flatnonzero(mask)
         if space == "param":
             data = np.frombuffer(self.grid.parameters, dtype=np.uint8)
@@ -89,12 +111,16 @@ class Cta:
             result[lanes] = data[at[:, None] + np.arange(size)]
         elif space.startswith("shared"):
             at = (addresses[lanes] & np.uint64(OFFSET_MASK)).astype(np.int64)
-            result[lanes] = self.shared.read(at, size)[0]
+            self.order.read(warp, at[:, None] + np.arange(size), strong is not None)
+            result[lanes], defined = self.shared.read(at, size)
+            undefined[lanes] = ~defined
         elif space == "global":
             result[lanes] = self.grid.memory.read(addresses[lanes], size)
         else:
             raise HazardError("R0", f"ld.{space} is not known")
-        return result
+        if strong is not None:
+            self.order.learn(warp, space, addresses[lanes], strong)
+        return result, undefined
 
     def store(
         self,
@@ -103,17 +129,34 @@ class Cta:
         data: NDArray[np.uint8],
         mask: Mask,
         warp: Warp,
+        defined: Mask | None = None,
+        strong: Strength | None = None,
     ) -> None:
-        """Writes each lane's bytes, [32, size]."""
+        """Writes each lane's bytes, [32, size].
+
+        Args:
+            space: "shared" or "global".
+            addresses: [32], in the space.
+            data: [32, size].
+            mask: lanes that write.
+            warp: theirs.
+            defined: [32, size], which bytes are, in shared memory; by default all.
+            strong: its strength, unless it is weak.
+        """
         lanes = np.flatnonzero(mask)
         if space.startswith("shared"):
             at = (addresses[lanes] & np.uint64(OFFSET_MASK)).astype(np.int64)
-            self._check_not_read(at[:, None] + np.arange(data.shape[1]))
-            self.shared.write(at, data[lanes], agent=warp.agent, proxy="generic")
+            offsets = at[:, None] + np.arange(data.shape[1])
+            self.order.write(warp, lanes, offsets, data[lanes], strong is not None)
+            self._check_not_read(offsets)
+            kept = None if defined is None else defined[lanes]
+            self.shared.write(at, data[lanes], warp.agent, "generic", kept)
         elif space == "global":
             self.grid.memory.write(addresses[lanes], data[lanes])
         else:
             raise HazardError("R0", f"st.{space} is not known")
+        if strong is not None:
+            self.order.tell(warp, space, addresses[lanes], strong)
 
     def tile(self, offsets: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Bytes that an asynchronous operation reads, at each offset.
@@ -122,6 +165,11 @@ class Cta:
             HazardError: written by a thread without fence.proxy.async since.
         """
         return self.shared.read_async(offsets)
+
+    def undefined_rows(self, offsets: NDArray[np.int64]) -> Mask:
+        """Which rows of a tile have a byte that is undefined."""
+        undefined: Mask = np.logical_not(self.shared.is_defined(offsets).all(axis=1))
+        return undefined
 
     def begin_read(self, rule: str, *tiles: NDArray[np.int64]) -> Callable[[], None]:
         """Marks bytes as being read by an asynchronous operation; call the result at its end.
@@ -149,7 +197,7 @@ class Cta:
         self.shared.poison(offsets, agent, proxy)
 
     def store_box(
-        self, map_address: int, coordinates: Sequence[int], source: int
+        self, map_address: int, coordinates: Sequence[int], source: int, warp: Warp, lane: int
     ) -> Callable[[], None]:
         """Starts a TMA store; the result performs it, at the latest when a thread waits."""
         tensor_map = self.grid.map_at(map_address)
@@ -157,19 +205,26 @@ class Cta:
         return self.start_store(
             swizzled_offsets(tensor_map, source),
             lambda values, defined: store_box(tensor_map, memory, coordinates, values, defined),
+            warp,
+            lane,
         )
 
     def start_store(
         self,
         offsets: NDArray[np.int64],
         write: Callable[[NDArray[np.uint8], NDArray[np.bool_]], None],
+        warp: Warp,
+        lane: int,
     ) -> Callable[[], None]:
         """Starts an asynchronous copy out of shared memory; the result performs it.
 
         Args:
             offsets: of the bytes, in any shape.
             write: takes them, and which of them are defined.
+            warp: that issues it.
+            lane: that does.
         """
+        self.order.store(warp, lane, offsets)
         release = self.begin_read("R4", offsets)
         is_done = False
 
@@ -189,6 +244,7 @@ class Cta:
     def fence_proxy(self, warp: Warp, mask: Mask) -> None:
         """Makes the warp's generic writes visible to asynchronous operations."""
         self.shared.fence(warp.agent)
+        self.order.fence(warp, mask)
 
     def _check_not_read(self, offsets: NDArray[np.int64]) -> None:
         for rule, readers in self._readers.items():
@@ -207,8 +263,10 @@ class Cta:
 
     # Barriers
 
-    def arrive_named(self, barrier_id: int, count: int, num_threads: int) -> int:
-        """bar.sync: counts the arrival; returns the round that was arrived in."""
+    def arrive_named(
+        self, barrier_id: int, count: int, num_threads: int, warp: Warp, waits: bool
+    ) -> int:
+        """bar.sync and bar.arrive: count the arrival; returns the round that was arrived in."""
         if barrier_id > 15 or count % LANES:
             raise HazardError("R28", f"bar.sync {barrier_id}, {count}")
         arrived, round_ = self._named.get(barrier_id, (0, 0))
@@ -218,11 +276,12 @@ class Cta:
                 "R28", f"{arrived} threads arrived on barrier {barrier_id} of {count}"
             )
         self._named[barrier_id] = (0, round_ + 1) if arrived == count else (arrived, round_)
+        self.order.meet(barrier_id, warp, waits, is_last=arrived == count)
         return round_
 
     def named_round(self, barrier_id: int) -> int:
         """How often the barrier has completed."""
-        return self._named[barrier_id][1]
+        return self._named.get(barrier_id, (0, 0))[1]
 
     def check_exit(self) -> None:
         """Checks that nothing is left in flight.
@@ -238,3 +297,4 @@ class Cta:
         for barrier_id, (arrived, _) in self._named.items():
             if arrived:
                 raise HazardError("R28", f"{arrived} threads still wait on barrier {barrier_id}")
+        self.order.check_exit()

@@ -25,6 +25,7 @@ from deep_gemm.emulator.ir import Immediate, Instruction, Register, Vector
 from deep_gemm.emulator.modifiers import LEVELS, SCOPE, parts
 from deep_gemm.emulator.operands import LANES, Symbols, address, fetcher
 from deep_gemm.emulator.spaces import targets
+from deep_gemm.emulator.strong import strength_of
 from deep_gemm.emulator.warp import Mask, Wait, Warp
 
 Execute = Callable[[Warp, Mask], Wait | None]
@@ -71,12 +72,14 @@ def _load(instruction: Instruction, symbols: Symbols) -> Execute:
     size, space = _BYTES[found["bits"]], found["space"].partition("::entry")[0]
     dtype = np.dtype(f"{'i' if found['kind'] == 's' else 'u'}{size}")
     total = size * len(slots)
-    polls = found["order"] not in ("", ".weak")
+    strong = strength_of(found["order"])
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
-        data = np.zeros((LANES, total), dtype=np.uint8)
+        data, undefined = np.zeros((LANES, total), np.uint8), np.zeros((LANES, total), np.bool_)
         for target, at in targets(warp, space, where(warp), mask):
-            data |= target.cta.load(target.space, at, total, target.mask)
+            words, unknown = target.cta.load(target.space, at, total, target.mask, warp, strong)
+            data |= words
+            undefined |= unknown
         for i, slot in enumerate(slots):
             held = warp.registers[slot].dtype
             value = np.ascontiguousarray(data[:, i * size : (i + 1) * size]).view(dtype)[:, 0]
@@ -84,8 +87,13 @@ def _load(instruction: Instruction, symbols: Symbols) -> Execute:
                 # Signed types are extended by their sign.
                 value = value.astype(f"{dtype.kind}{held.itemsize}")
             warp.write(slot, value.view(held), mask)
-        if polls:
-            warp.spin()
+        if undefined.any():
+            for i, slot in enumerate(slots):
+                part = undefined[:, i * size : (i + 1) * size]
+                lanes: Mask = np.logical_or.reduce(part, axis=1)
+                warp.undefined.taint(slot, lanes, warp.cta.cluster.access())
+        if strong is not None:
+            warp.poll()
         return None
 
     return execute
@@ -99,6 +107,8 @@ def _store(instruction: Instruction, symbols: Symbols) -> Execute:
     size, space = _BYTES[found["bits"]], found["space"]
     items = source.items if isinstance(source, Vector) else (source,)
     fetches = [fetcher(item, symbols, _immediate_type(item, size)) for item in items]
+    slots = [item.slot if isinstance(item, Register) else -1 for item in items]
+    strong = strength_of(found["order"])
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         parts_ = [
@@ -106,8 +116,13 @@ def _store(instruction: Instruction, symbols: Symbols) -> Execute:
             for fetch in fetches
         ]
         data = np.concatenate(parts_, axis=1)
+        defined = None
+        if warp.undefined.touches(frozenset(slots)):
+            defined = ~warp.undefined.columns(slots).repeat(size, axis=1)
         for target, at in targets(warp, space, where(warp), mask):
-            target.cta.store(target.space, at, data, target.mask, warp)
+            if target.space == "global":
+                warp.undefined.require(frozenset(slots), target.mask, "an operand is")
+            target.cta.store(target.space, at, data, target.mask, warp, defined, strong)
         return None
 
     return execute

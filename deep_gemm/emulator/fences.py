@@ -1,12 +1,13 @@
 """Fences, and instructions whose only effect is on time or on caches.
 
-fence.proxy.async is modelled for shared memory. The others order what the emulator orders anyway:
-what threads write is visible at once, tensor maps do not change, and nothing precedes the grid or
-follows it, so that griddepcontrol.wait is over at once.
+Those that order memory are modelled, fence.proxy.async for shared memory. The others order what the
+emulator orders anyway: tensor maps do not change, and nothing precedes the grid or follows it, so
+that griddepcontrol.wait is over at once.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -19,10 +20,9 @@ from deep_gemm.emulator.warp import Mask, Wait, Warp
 Execute = Callable[[Warp, Mask], Wait | None]
 Build = Callable[[Instruction, Symbols], Execute]
 
+_MEMORY = rf"fence(?:\.sc|\.acq_rel|\.acquire|\.release)?{SCOPE}|membar\.(?:cta|gl|sys)"
 _WITHOUT_EFFECT = (
-    rf"fence(?:\.sc|\.acq_rel|\.acquire|\.release)?{SCOPE}"
-    r"|fence\.(?:acquire|release)\.sync_restrict::shared::(?:cta|cluster)\.cluster"
-    r"|fence\.mbarrier_init\.release\.cluster"
+    r"fence\.(?:acquire|release)\.sync_restrict::shared::(?:cta|cluster)\.cluster"
     rf"|fence\.proxy\.tensormap::generic\.(?:acquire|release){SCOPE}"
     r"|fence\.proxy\.(?:alias|async\.global)"
 )
@@ -31,6 +31,11 @@ _WITHOUT_EFFECT = (
 def _fence(instruction: Instruction, symbols: Symbols) -> Execute:
     """fence.proxy.async makes the threads' writes to shared memory visible to TMA and WGMMA."""
     pattern = r"fence\.proxy\.async(?P<space>\.shared::cta|\.shared::cluster)?"
+    if instruction.modifiers[0] == "mbarrier_init":
+        parts(instruction, r"fence\.mbarrier_init\.release\.cluster")
+        return _show_barriers
+    if re.fullmatch(_MEMORY, instruction.name):
+        return _order
     if instruction.modifiers[:2] != ("proxy", "async") or "global" in instruction.modifiers:
         # What async operations read from global memory is not tracked.
         return _nothing(_WITHOUT_EFFECT)(instruction, symbols)
@@ -43,6 +48,18 @@ def _fence(instruction: Instruction, symbols: Symbols) -> Execute:
         return None
 
     return execute
+
+
+def _order(warp: Warp, mask: Mask) -> Wait | None:
+    """A fence of either or both directions: taken as both."""
+    warp.timeline.fence()
+    return None
+
+
+def _show_barriers(warp: Warp, mask: Mask) -> Wait | None:
+    """fence.mbarrier_init."""
+    warp.cta.order.fence_barriers(warp, mask)
+    return None
 
 
 def _nothing(pattern: str) -> Build:
@@ -91,7 +108,7 @@ _BULK_PREFETCH = (
 
 TABLE: dict[str, Build] = {
     "fence": _fence,
-    "membar": _nothing(r"membar\.(?:cta|gl|sys)"),
+    "membar": _fence,
     "griddepcontrol": _nothing(r"griddepcontrol\.(?:wait|launch_dependents)"),
     "nanosleep": _sleep,
     "createpolicy": _create_policy,

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from deep_gemm.emulator.asynchrony import Action, Engine, Timing
 from deep_gemm.emulator.cta import PARAMETER_BASE, Cta
 from deep_gemm.emulator.errors import Access, EmulationError, HazardError
-from deep_gemm.emulator.global_memory import Bytes, GlobalMemory
+from deep_gemm.emulator.global_memory import Bytes, Flags, GlobalMemory
 from deep_gemm.emulator.mbarrier import NO_AGENT, Mbarrier
-from deep_gemm.emulator.memory import OFFSET_MASK, RANK_SHIFT
+from deep_gemm.emulator.memory import OFFSET_MASK, RANK_SHIFT, compose_shared
+from deep_gemm.emulator.ordering import ClusterOrder
 from deep_gemm.emulator.program import Program
 from deep_gemm.emulator.tma import TensorMap, load_box, swizzled_offsets
 from deep_gemm.emulator.warp import Group, Warp
@@ -80,6 +81,7 @@ class Cluster:
         self.engine = Engine(launch.timing, launch.seed + first_cta)
         self.round = 0
         self._arrived = 0
+        self.order = ClusterOrder(self)
         self.executing: tuple[Warp, Group] | None = None
         self.ctas = [Cta(self, first_cta + rank, rank) for rank in range(launch.cluster_size)]
 
@@ -161,6 +163,7 @@ class Cluster:
         if self._arrived == self.launch.num_threads * len(self.ctas):
             self._arrived = 0
             self.round += 1
+            self.order.complete()
         return round_
 
     def load_box(
@@ -170,7 +173,7 @@ class Cluster:
         destination: int,
         barrier: int,
         ranks: Sequence[int],
-        agent: int,
+        warp: Warp,
     ) -> None:
         """Starts a TMA load into the same offset of each CTA of `ranks`."""
         tensor_map = self.launch.map_at(map_address)
@@ -179,13 +182,15 @@ class Cluster:
         offsets = swizzled_offsets(tensor_map, destination)
         for rank in ranks:
             cta = self._living(rank)
-            cta.begin_fill(offsets, agent, "async")
+            self.order.phases(compose_shared(rank, barrier), warp)
+            cta.order.load(warp, offsets, barrier)
+            cta.begin_fill(offsets, warp.agent, "async")
             issue_phase = cta.shared.barrier(barrier).phase
 
             def deliver(cta: Cta = cta, issue_phase: int = issue_phase) -> None:
                 box = load_box(tensor_map, self.launch.memory, coordinates)
-                self._living(cta.rank).shared.land(offsets, box, agent, "async")
-                cta.shared.barrier(barrier).complete_tx(box.size, agent, issue_phase)
+                self._living(cta.rank).shared.land(offsets, box, warp.agent, "async")
+                cta.shared.barrier(barrier).complete_tx(box.size, warp.agent, issue_phase)
 
             self.submit(("tma", object()), deliver)
 
@@ -194,8 +199,8 @@ class Cluster:
         rank: int,
         offsets: NDArray[np.int64],
         barrier: int,
-        read: Callable[[], Bytes],
-        agent: int,
+        read: Callable[[], tuple[Bytes, Flags | None]],
+        warp: Warp,
     ) -> None:
         """Starts a bulk copy into the shared memory of one CTA.
 
@@ -203,17 +208,19 @@ class Cluster:
             rank: of the CTA.
             offsets: of the bytes.
             barrier: offset of the mbarrier that counts them.
-            read: gives the bytes when the copy happens.
-            agent: who issues it.
+            read: gives the bytes when the copy happens, and which are defined, None for all.
+            warp: that issues it.
         """
         cta = self.cta_of_rank(rank)
-        cta.begin_fill(offsets, agent, "async")
+        self.order.phases(compose_shared(rank, barrier), warp)
+        cta.order.load(warp, offsets, barrier)
+        cta.begin_fill(offsets, warp.agent, "async")
         issue_phase = cta.shared.barrier(barrier).phase
 
         def deliver() -> None:
-            data = read()
-            self._living(rank).shared.land(offsets, data, agent, "async")
-            cta.shared.barrier(barrier).complete_tx(data.size, agent, issue_phase)
+            data, defined = read()
+            self._living(rank).shared.land(offsets, data, warp.agent, "async", defined)
+            cta.shared.barrier(barrier).complete_tx(data.size, warp.agent, issue_phase)
 
         self.submit(("bulk", object()), deliver)
 

@@ -13,6 +13,7 @@ from deep_gemm.emulator import wgmma, wgmma_halves
 from deep_gemm.emulator.errors import EmulationError, HazardError
 from deep_gemm.emulator.float_formats import BF16, FP16
 from deep_gemm.emulator.ir import Immediate, Instruction, Operand, Vector
+from deep_gemm.emulator.modifiers import unknown
 from deep_gemm.emulator.operands import LANES, Symbols, fetcher
 from deep_gemm.emulator.warp import Mask, Wait, Warp
 
@@ -42,7 +43,7 @@ def _kind(instruction: Instruction) -> tuple[int, Multiply]:
     """N, and what the instruction computes.
 
     Raises:
-        EmulationError: it is of a type, or with operands, that are not modelled.
+        UnknownOpcodeError: it is of a type, or with operands, that are not modelled.
     """
     found = re.fullmatch(
         r"wgmma\.mma_async\.sync\.aligned\.m64n(?P<n>\d+)"
@@ -50,27 +51,27 @@ def _kind(instruction: Instruction) -> tuple[int, Multiply]:
         instruction.name,
     )
     if found is None:
-        raise EmulationError(f"{instruction.name} is not known")
+        raise unknown(instruction)
     sign_a, sign_b, *transposed = instruction.operands[4:]
     if any(flag != Immediate(0) for flag in transposed):
-        raise EmulationError("wgmma with a transposed operand is not known")
+        raise unknown(instruction)
     if found["half"]:
         of = _HALVES[found["half"]]
-        flip_a, flip_b = _sign_flip(sign_a, 0x8000), _sign_flip(sign_b, 0x8000)
+        flip_a, flip_b = (_sign_flip(instruction, sign, 0x8000) for sign in (sign_a, sign_b))
         return int(found["n"]), lambda a, b, c: wgmma_halves.multiply(
             a.view(np.uint16) ^ flip_a, b.view(np.uint16) ^ flip_b, c, of
         )
     of_a, of_b = _FP8[found["a"]], _FP8[found["b"]]
-    flip_a, flip_b = _sign_flip(sign_a, 0x80), _sign_flip(sign_b, 0x80)
+    flip_a, flip_b = (_sign_flip(instruction, sign, 0x80) for sign in (sign_a, sign_b))
     return int(found["n"]), lambda a, b, c: wgmma.multiply(
         a ^ flip_a, b ^ flip_b, c, a_format=of_a, b_format=of_b
     )
 
 
-def _sign_flip(sign: Operand, bit: int) -> int:
+def _sign_flip(instruction: Instruction, sign: Operand, bit: int) -> int:
     """What an operand's codes are combined with to be taken times 1 or -1."""
     if sign not in (Immediate(1), Immediate(-1)):
-        raise EmulationError(f"wgmma scales an operand by 1 or -1, got {sign}")
+        raise unknown(instruction)
     return bit if sign == Immediate(-1) else 0
 
 
@@ -96,6 +97,8 @@ def _mma(instruction: Instruction, symbols: Symbols) -> Execute:
         at_a = _offsets(desc_a, MMA_M)[first_row : first_row + WARP_ROWS]
         at_b = _offsets(desc_b, n)
         keeps = bool(fetch_scale(warp)[0])
+        access = warp.cta.cluster.access()
+        warp.cta.order.multiply(warp, at_a, at_b)
         release = warp.cta.begin_read("R3", at_a, at_b)
         first_thread = LANES * (warp.index % 4)
         own = slice(first_thread, first_thread + LANES)
@@ -112,6 +115,13 @@ def _mma(instruction: Instruction, symbols: Symbols) -> Execute:
                 # Some compilers hold floats in registers of bits.
                 dtype = warp.registers[slot].dtype
                 warp.registers[slot] = np.ascontiguousarray(values[:, i]).view(dtype)
+            rows_of_a, rows_of_b = (warp.cta.undefined_rows(tile) for tile in (at_a, at_b))
+            if not keeps:
+                warp.undefined.clear(slots)
+            if rows_of_a.any() or rows_of_b.any():
+                undefined = (rows_of_a[:, None] | rows_of_b)[at_rows, at_columns]
+                for i, slot in enumerate(slots):
+                    warp.undefined.taint(slot, undefined[:, i], access)
             release()
 
         warp.wgmma.open_group.append((warp.cta.cluster.located(multiply), slots))
@@ -136,6 +146,7 @@ def _commit(instruction: Instruction, symbols: Symbols) -> Execute:
         warp.require_converged(mask, "wgmma.commit_group")
         warp.wgmma.groups.append(warp.wgmma.open_group)
         warp.wgmma.open_group = []
+        warp.timeline.wgmma.close()
         return None
 
     return execute

@@ -60,10 +60,17 @@ def _load(instruction: Instruction, symbols: Symbols) -> Execute:
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         warp.require_converged(mask, "ldmatrix")
         rows = np.zeros((LANES, _ROW_BYTES), dtype=np.uint8)
+        undefined = np.zeros((LANES, _ROW_BYTES), dtype=np.bool_)
         for target, offsets in targets(warp, "shared", where(warp), with_rows):
-            rows |= target.cta.load("shared", offsets, _ROW_BYTES, target.mask)
+            words, unknown = target.cta.load("shared", offsets, _ROW_BYTES, target.mask, warp)
+            rows |= words
+            undefined |= unknown
         for slot, words in zip(slots, fragments_of(rows[: 8 * count], transposed), strict=True):
             warp.write(slot, words.view(warp.registers[slot].dtype), mask)
+        if undefined.any():
+            as_bytes = undefined[: 8 * count].astype(np.uint8)
+            for slot, words in zip(slots, fragments_of(as_bytes, transposed), strict=True):
+                warp.undefined.mark(slot, words != 0, warp.cta.cluster.access())
         return None
 
     return execute
@@ -81,8 +88,12 @@ def _store(instruction: Instruction, symbols: Symbols) -> Execute:
         words = np.stack([warp.registers[slot].view(np.uint32) for slot in slots])
         rows = np.zeros((LANES, _ROW_BYTES), dtype=np.uint8)
         rows[: 8 * count] = rows_of(words, transposed)
+        defined = np.ones((LANES, _ROW_BYTES), dtype=np.bool_)
+        if warp.undefined.touches(frozenset(slots)):
+            ones = np.where(warp.undefined.columns(slots).T, np.uint32(2**32 - 1), np.uint32(0))
+            defined[: 8 * count] = rows_of(ones, transposed) == 0
         for target, offsets in targets(warp, "shared", where(warp), with_rows):
-            target.cta.store("shared", offsets, rows, target.mask, warp)
+            target.cta.store("shared", offsets, rows, target.mask, warp, defined)
         return None
 
     return execute

@@ -62,6 +62,7 @@ class Mbarrier:
         if not 1 <= count <= self.pending:
             raise HazardError("R10", f"{count} arrivals on an mbarrier whose {self}")
         self.pending -= count
+        self._phase_seen[agent] = self.phase
         self.arrivals[-1].append(agent)
         self._complete_if_settled()
 
@@ -107,21 +108,23 @@ class Mbarrier:
         self.arrivals[-1].append(agent)
         self._complete_if_settled()
 
-    def test_parity(self, parity: int, agent: int | None = None) -> bool:
+    def test_parity(self, parity: int, agent: int | None = None, known: int = 0) -> bool:
         """Whether the phase of this parity, the present one or the one before, is complete.
 
         Args:
             parity: 0 or 1.
             agent: who asks; if given, it is checked that it keeps up with the phases.
+            known: phases that the agent knows to be complete without having asked.
 
         Raises:
             HazardError: R11, the parity is neither 0 nor 1, or two phases or more were completed
-                since the agent last asked (or, at first, since init): one bit can't tell which.
+                since the agent last asked, arrived or knew (at first, since init): one bit can't
+                tell which.
         """
         if parity not in (0, 1):
             raise HazardError("R11", f"wait on an mbarrier for parity {parity}")
         if agent is not None:
-            missed = self.phase - self._phase_seen.get(agent, 0)
+            missed = self.phase - max(self._phase_seen.get(agent, 0), known)
             if missed >= 2:
                 raise HazardError(
                     "R11",

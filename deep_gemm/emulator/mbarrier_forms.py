@@ -32,13 +32,18 @@ def state_of(barrier: Mbarrier) -> int:
     return barrier.phase << _COUNT_BITS | barrier.pending
 
 
+def phase_of(state: int) -> int:
+    """The phase in which a state was taken."""
+    return state >> _COUNT_BITS
+
+
 def is_complete(barrier: Mbarrier, state: int) -> bool:
     """Whether the phase in which a state was taken is complete.
 
     Raises:
         HazardError: R11, it is older than the one before the present phase.
     """
-    behind = barrier.phase - (state >> _COUNT_BITS)
+    behind = barrier.phase - phase_of(state)
     if behind not in (0, 1):
         raise HazardError("R11", f"wait for a state {behind} phases old of an mbarrier; {barrier}")
     return behind == 1
@@ -50,7 +55,10 @@ def _invalidate(instruction: Instruction, symbols: Symbols) -> Execute:
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         for lane in np.flatnonzero(mask):
-            warp.cta.shared.invalidate_barrier(int(where(warp)[lane]) & OFFSET_MASK)
+            place = int(where(warp)[lane])
+            warp.cta.cluster.order.phases(place, warp)
+            warp.cta.shared.invalidate_barrier(place & OFFSET_MASK)
+            warp.cta.order.end_barrier(place & OFFSET_MASK, warp)
         return None
 
     return execute
@@ -65,7 +73,9 @@ def _count_bytes(instruction: Instruction, symbols: Symbols) -> Execute:
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         for lane in np.flatnonzero(mask):
-            barrier = warp.cta.cluster.mbarrier(int(where(warp)[lane]))
+            place = int(where(warp)[lane])
+            barrier = warp.cta.cluster.mbarrier(place)
+            warp.cta.cluster.order.tell(place, warp, releases=False)
             num_bytes = int(amount(warp)[lane])
             if expects:
                 barrier.expect_tx(num_bytes)
@@ -82,10 +92,13 @@ def _drop(instruction: Instruction, symbols: Symbols) -> Execute:
     destination, source, *counts = instruction.operands
     where = address(source, symbols)
     amount = fetcher(counts[0], symbols, np.uint32) if counts else None
+    releases = "relaxed" not in instruction.modifiers
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         for lane in np.flatnonzero(mask):
-            barrier = warp.cta.cluster.mbarrier(int(where(warp)[lane]))
+            place = int(where(warp)[lane])
+            barrier = warp.cta.cluster.mbarrier(place)
+            warp.cta.cluster.order.tell(place, warp, releases)
             give_state(warp, destination, barrier, int(lane))
             barrier.drop(1 if amount is None else int(amount(warp)[lane]), warp.agent)
         return None
@@ -108,6 +121,7 @@ def wait_for_state(instruction: Instruction, symbols: Symbols) -> Execute:
         raise unknown(instruction)
     where, fetch = address(source, symbols), fetcher(state, symbols, np.uint64)
     suspends = instruction.modifiers[0] == "try_wait"
+    acquires = "relaxed" not in instruction.modifiers
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         lanes = np.flatnonzero(mask)
@@ -117,11 +131,16 @@ def wait_for_state(instruction: Instruction, symbols: Symbols) -> Execute:
             mbarrier = warp.cta.cluster.mbarrier
             return all(is_complete(mbarrier(place), taken) for place, taken in places)
 
+        order = warp.cta.cluster.order
+        for place, _ in places:
+            order.phases(place, warp)
         complete = all_complete()
         if suspends and not complete:
             return Wait(all_complete, f"mbarrier {min(places)[0]:#x} by state")
         if not complete:
-            warp.spin()
+            warp.poll()
+        for place, _ in places if complete else ():
+            order.acquire(place, warp, acquires)
         warp.write(target.slot, np.full(LANES, complete), mask)
         return None
 

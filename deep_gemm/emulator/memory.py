@@ -121,7 +121,7 @@ class SharedMemory:
             HazardError: "alignment", "bounds", R2 (bytes in flight) or R29 (an mbarrier).
         """
         check_alignment("shared", offsets, size, size)
-        index = self._index(_word_bytes(offsets, size))
+        index = self.index(_word_bytes(offsets, size))
         state = self._state[index]
         if state.max(initial=0) >= _IN_FLIGHT:
             self._refuse("read", index, _IN_FLIGHT, "R2")
@@ -134,7 +134,7 @@ class SharedMemory:
             HazardError: "bounds", R1 (written by a thread that has not executed fence.proxy.async
                 since), R2 (bytes in flight) or R29 (an mbarrier).
         """
-        index = self._index(offsets)
+        index = self.index(offsets)
         if self._state[index].max(initial=0) >= _UNFENCED:
             self._refuse("asynchronous read", index, _IN_FLIGHT, "R2")
             self._refuse("asynchronous read", index, _UNFENCED, "R1")
@@ -142,11 +142,17 @@ class SharedMemory:
 
     def is_defined(self, offsets: Integers) -> Flags:
         """Which bytes have defined contents, for offsets of any shape."""
-        return _is_set(self._state[self._index(offsets)], _DEFINED)
+        return _is_set(self._state[self.index(offsets)], _DEFINED)
+
+    def holds(self, offsets: Integers, values: Bytes) -> Flags:
+        """Which bytes are defined and have these values, in the shape of both."""
+        index = self.index(offsets)
+        is_held: Flags = _is_set(self._state[index], _DEFINED) & (self._data[index] == values)
+        return is_held
 
     def history(self, offsets: Integers) -> History:
         """Who wrote the bytes last, for offsets of any shape."""
-        index = self._index(offsets)
+        index = self.index(offsets)
         is_async = _is_set(self._state[index], _ASYNC)
         return History(is_async, self._agent[index], self._epoch[index])
 
@@ -173,7 +179,7 @@ class SharedMemory:
         """
         size = values.shape[1]
         check_alignment("shared", offsets, size, size)
-        index = self._index(_word_bytes(offsets, size))
+        index = self.index(_word_bytes(offsets, size))
         if self._state[index].max(initial=0) >= _IN_FLIGHT:
             self._refuse("write", index, _IN_FLIGHT, "R2")
         self._put(index, values, np.reshape(agent, (-1, 1)), proxy)
@@ -189,7 +195,7 @@ class SharedMemory:
                 executed fence.proxy.async since wrote the bytes) or R29 (another copy is about to
                 write them, or they are an mbarrier).
         """
-        index = self._index(offsets)
+        index = self.index(offsets)
         if self._state[index].max(initial=0) >= _UNFENCED:
             self._refuse("asynchronous write", index, _IN_FLIGHT, "R29")
             if proxy == "async":
@@ -199,7 +205,14 @@ class SharedMemory:
         self._epoch[index] = self.epoch
         self._pc[index] = self._current_pc()
 
-    def land(self, offsets: Integers, values: Bytes, agent: int, proxy: Proxy = "async") -> None:
+    def land(
+        self,
+        offsets: Integers,
+        values: Bytes,
+        agent: int,
+        proxy: Proxy = "async",
+        defined: Flags | None = None,
+    ) -> None:
         """Lets bytes in flight arrive.
 
         Args:
@@ -207,14 +220,17 @@ class SharedMemory:
             values: as many bytes, in the same order.
             agent: the copy's.
             proxy: path of the copy: generic for cp.async, async for TMA.
+            defined: which of the bytes have defined values; by default all.
 
         Raises:
             EmulationError: some of the bytes are not in flight.
         """
-        index = self._index(offsets)
+        index = self.index(offsets)
         if (self._state[index] != _IN_FLIGHT).any():
             raise EmulationError("a copy arrives in shared memory that was not waiting for it")
         self._put(index, values.reshape(index.shape), agent, proxy)
+        if defined is not None:
+            self._state[index[~defined]] &= ~_DEFINED
 
     def fence(self, agents: int | Integers) -> None:
         """fence.proxy.async: shows what the agents wrote so far to asynchronous operations."""
@@ -232,7 +248,7 @@ class SharedMemory:
         check_alignment("shared", where, BARRIER_BYTES, BARRIER_BYTES)
         if offset in self.barriers:
             raise HazardError("R9", f"mbarrier at {offset:#x} initialised twice")
-        index = self._index(_word_bytes(where, BARRIER_BYTES))
+        index = self.index(_word_bytes(where, BARRIER_BYTES))
         self._refuse("mbarrier.init", index, _IN_FLIGHT, "R2")
         self.barriers[offset] = Mbarrier(count)
         self._state[index] = _BARRIER
@@ -257,10 +273,10 @@ class SharedMemory:
         """
         self.barrier(offset)
         del self.barriers[offset]
-        self._state[self._index(_word_bytes(np.array([offset]), BARRIER_BYTES))] = 0
+        self._state[self.index(_word_bytes(np.array([offset]), BARRIER_BYTES))] = 0
 
-    def _index(self, offsets: Integers) -> NDArray[np.int64]:
-        """Indices of bytes, in the shape of their offsets."""
+    def index(self, offsets: Integers) -> NDArray[np.int64]:
+        """Indices of bytes, from 0 on, in the shape of their offsets; raises "bounds"."""
         index = offsets.astype(np.int64) - self.base
         if index.view(np.uint64).max(initial=0) >= self.size:
             first = index[(index < 0) | (index >= self.size)].flat[0] + self.base

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deep_gemm.emulator import alu, effects
+from deep_gemm.emulator import alu, effects, undefined
 from deep_gemm.emulator.errors import UnknownOpcodeError
 from deep_gemm.emulator.ir import (
     Address,
@@ -41,6 +41,7 @@ class Step:
         is_exit: whether it ends its lanes.
         is_wgmma: whether it may touch accumulators that are in flight.
         touched: slots of all registers that it names.
+        needs: those of them that must be defined.
         accumulators: those of them that some wgmma accumulates in, unless this is one.
     """
 
@@ -50,6 +51,7 @@ class Step:
     is_exit: bool = False
     is_wgmma: bool = False
     touched: frozenset[int] = frozenset()
+    needs: frozenset[int] = frozenset()
     accumulators: frozenset[int] = frozenset()
 
 
@@ -64,6 +66,7 @@ class Program:
         lines: line of the PTX text, by program counter.
         texts: the instruction's text, by program counter.
         places: the instruction's source line, if it is known, by program counter.
+        symbols: what the kernel's names stand for.
     """
 
     kernel: Kernel
@@ -72,6 +75,7 @@ class Program:
     lines: tuple[int, ...]
     texts: tuple[str, ...]
     places: tuple[Place | None, ...]
+    symbols: Symbols
 
     def describe(self, pc: int) -> str:
         """An instruction, for reports: its source line if it is known, its line and its text."""
@@ -106,11 +110,12 @@ def compile_kernel(kernel: Kernel, symbols: Symbols) -> Program:
         tuple(instruction.line for instruction in kernel.instructions),
         tuple(" ".join(instruction.text.split()) for instruction in kernel.instructions),
         tuple(instruction.place for instruction in kernel.instructions),
+        symbols,
     )
 
 
 def _step(instruction: Instruction, kernel: Kernel, symbols: Symbols) -> Step:
-    touched = frozenset(register.slot for register in _registers(instruction.operands))
+    touched = _slots(instruction.operands)
     guard = instruction.guard
     if instruction.opcode == "bra":
         label = instruction.operands[0]
@@ -122,7 +127,10 @@ def _step(instruction: Instruction, kernel: Kernel, symbols: Symbols) -> Step:
     effect = effects.find(instruction, symbols)
     if effect is not None:
         is_wgmma = instruction.opcode == "wgmma"
-        return Step(effect, guard, is_wgmma=is_wgmma, touched=touched)
+        needs = _slots(undefined.needs(instruction))
+        if _slots(undefined.data(instruction)):
+            effect = _tainting(effect, instruction)
+        return Step(effect, guard, is_wgmma=is_wgmma, touched=touched, needs=needs)
     return Step(_pure(instruction, symbols), guard, touched=touched)
 
 
@@ -130,19 +138,51 @@ def _pure(instruction: Instruction, symbols: Symbols) -> Execute:
     """An instruction that only computes registers from registers."""
     compute = alu.compile_pure(instruction)
     destination, *sources = instruction.operands
-    fetches: list[Fetch] = [
-        fetcher(item, symbols, alu.operand_type(instruction, i + 1))
+    items = [
+        (i + 1, item)
         for i, operand in enumerate(sources)
         for item in (operand.items if isinstance(operand, Vector) else (operand,))
     ]
+    fetches: list[Fetch] = [
+        fetcher(item, symbols, alu.operand_type(instruction, i)) for i, item in items
+    ]
+    source_slots = [item.slot if isinstance(item, Register) else -1 for _, item in items]
+    touched = frozenset(source_slots)
+    spread = undefined.spread(instruction.opcode)
     slots = _destinations(destination)
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
-        result: Any = compute([fetch(warp) for fetch in fetches], mask)
+        values = [fetch(warp) for fetch in fetches]
+        tainted = origin = None
+        if warp.undefined.touches(touched):
+            tainted = spread([warp.undefined.lanes(slot) for slot in source_slots], values)
+            origin = warp.undefined.origin(touched)
+        result: Any = compute(values, mask)
         results: Sequence[NDArray[Any]] = result if isinstance(result, tuple) else (result,)
         for slot, value in zip(slots, results, strict=True):
             warp.write(slot, np.broadcast_to(value, (LANES,)), mask)
+            if tainted is not None:
+                warp.undefined.taint(slot, tainted & mask, origin)
         return None
+
+    return execute
+
+
+def _tainting(effect: Execute, instruction: Instruction) -> Execute:
+    """The effect, whose result is undefined where its data are."""
+    touched = _slots(undefined.data(instruction))
+    slots = _destinations(instruction.operands[0])
+
+    def execute(warp: Warp, mask: Mask) -> Wait | None:
+        # Before the effect, which may overwrite what it reads.
+        origin = warp.undefined.origin(touched)
+        lanes: Mask = np.logical_or.reduce(warp.undefined.columns(sorted(touched)), axis=1)
+        wait = effect(warp, mask)
+        if wait is None and lanes.any():
+            for slot in slots:
+                tainted = undefined.spread_effect(instruction.opcode, lanes, mask)
+                warp.undefined.taint(slot, tainted, origin)
+        return wait
 
     return execute
 
@@ -151,6 +191,10 @@ def _destinations(operand: object) -> list[int]:
     if isinstance(operand, Pair):
         return _destinations(operand.first) + _destinations(operand.second)
     return [register.slot for register in _registers((operand,))]
+
+
+def _slots(operands: Sequence[object]) -> frozenset[int]:
+    return frozenset(register.slot for register in _registers(operands))
 
 
 def _registers(operands: Sequence[object]) -> Iterator[Register]:

@@ -16,6 +16,8 @@ from deep_gemm.emulator.operands import Symbols
 from deep_gemm.emulator.program import Program, compile_kernel
 from deep_gemm.emulator.ptx import parse
 from deep_gemm.emulator.tma import TensorMap
+from deep_gemm.emulator.trace.instrument import instrument
+from deep_gemm.emulator.trace.recorder import Recorder
 
 VARIABLE_BASE = 0x7100_0000_0000
 """Generic address of the module's global and constant variables."""
@@ -57,6 +59,7 @@ def run(
     extents: Sequence[tuple[int, int]],
     timing: Timing = Timing.EARLY,
     seed: int = 0,
+    recorder: Recorder | None = None,
 ) -> int:
     """Executes a launch on the caller's memory.
 
@@ -71,6 +74,7 @@ def run(
         extents: (address, bytes) of every tensor that the kernel may touch.
         timing: when asynchronous operations happen.
         seed: of random timing.
+        recorder: is told what happens, for a trace; the run is the same with it and without.
 
     Returns:
         The number of warp instructions executed.
@@ -78,6 +82,8 @@ def run(
     Raises:
         EmulationError: the program breaks a rule of PTX.
     """
+    if recorder is not None:
+        program = instrument(program, recorder)
     memory = GlobalMemory()
     for address, num_bytes in extents:
         buffer = (ctypes.c_uint8 * num_bytes).from_address(address)

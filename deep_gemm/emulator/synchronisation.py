@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from deep_gemm.emulator.errors import EmulationError, HazardError
+from deep_gemm.emulator.errors import HazardError
 from deep_gemm.emulator.ir import Instruction, Register
 from deep_gemm.emulator.mbarrier_forms import ARRIVE, WAIT, give_state, wait_for_state
 from deep_gemm.emulator.memory import OFFSET_MASK
-from deep_gemm.emulator.modifiers import parts, unknown
+from deep_gemm.emulator.modifiers import SHARED, parts, unknown
 from deep_gemm.emulator.operands import LANES, Symbols, address, fetcher
 from deep_gemm.emulator.warp import Mask, Wait, Warp
 
@@ -18,6 +18,7 @@ Execute = Callable[[Warp, Mask], Wait | None]
 
 
 def _mbarrier_init(instruction: Instruction, symbols: Symbols) -> Execute:
+    parts(instruction, rf"mbarrier\.init{SHARED}?\.b64")
     where = address(instruction.operands[0], symbols)
     count = fetcher(instruction.operands[1], symbols, np.uint32)
 
@@ -25,6 +26,7 @@ def _mbarrier_init(instruction: Instruction, symbols: Symbols) -> Execute:
         for lane in np.flatnonzero(mask):
             offset = int(where(warp)[lane]) & OFFSET_MASK
             warp.cta.shared.init_barrier(offset, int(count(warp)[lane]))
+            warp.cta.order.init_barrier(offset, warp, int(lane))
         return None
 
     return execute
@@ -38,10 +40,13 @@ def _mbarrier_arrive(instruction: Instruction, symbols: Symbols) -> Execute:
     expects = "expect_tx" in instruction.modifiers
     operands = instruction.operands[2:]
     amount = fetcher(operands[0], symbols, np.uint32) if operands else None
+    releases = "relaxed" not in instruction.modifiers
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         for lane in np.flatnonzero(mask):
-            barrier = warp.cta.cluster.mbarrier(int(where(warp)[lane]))
+            place = int(where(warp)[lane])
+            barrier = warp.cta.cluster.mbarrier(place)
+            warp.cta.cluster.order.tell(place, warp, releases)
             give_state(warp, instruction.operands[0], barrier, int(lane))
             if expects and amount is not None:
                 barrier.expect_tx(int(amount(warp)[lane]))
@@ -64,25 +69,28 @@ def _mbarrier_wait(instruction: Instruction, symbols: Symbols) -> Execute:
         return wait_for_state(instruction, symbols)
     target, source, parity = instruction.operands[:3]
     if not isinstance(target, Register):
-        raise EmulationError(f"{instruction.name} is not known")
+        raise unknown(instruction)
     where = address(source, symbols)
     fetch_parity = fetcher(parity, symbols, np.uint32)
     suspends = instruction.modifiers[0] == "try_wait"
+    acquires = "relaxed" not in instruction.modifiers
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         lanes = np.flatnonzero(mask)
         places = {(int(where(warp)[lane]), int(fetch_parity(warp)[lane])) for lane in lanes}
 
         def is_complete() -> bool:
-            cluster = warp.cta.cluster
-            return all(cluster.mbarrier(place).test_parity(phase) for place, phase in places)
+            return all(order.test(place, phase, warp) for place, phase in places)
 
+        order = warp.cta.cluster.order
         complete = is_complete()
         if suspends and not complete:
             text = ", ".join(f"mbarrier {place:#x} parity {phase}" for place, phase in places)
             return Wait(is_complete, text)
         if not complete:
-            warp.spin()
+            warp.poll()
+        for place, _ in places if complete else ():
+            order.acquire(place, warp, acquires)
         warp.write(target.slot, np.full(LANES, complete), mask)
         return None
 
@@ -109,7 +117,9 @@ def _bar(instruction: Instruction, symbols: Symbols) -> Execute:
         lane = int(np.flatnonzero(mask)[0])
         barrier_id = int(fetch_id(warp)[lane])
         count = int(fetch_count(warp)[lane]) if has_count else warp.cta.num_threads
-        round_ = warp.cta.arrive_named(barrier_id, count, int(mask.sum()))
+        round_ = warp.cta.arrive_named(
+            barrier_id, count, int(mask.sum()), warp, waits=what == "sync"
+        )
         if what == "arrive":
             warp.gives_way = warp.cta.cluster.engine.gives_way()
             return None
@@ -141,15 +151,18 @@ def _cluster_barrier(instruction: Instruction, symbols: Symbols) -> Execute:
         r"(?:\.aligned)?"
     )
     arrives = bool(parts(instruction, pattern)["arrive"])
+    releases = "relaxed" not in instruction.modifiers
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         warp.require_converged(mask, instruction.name)
         cluster = warp.cta.cluster
         if arrives:
+            cluster.order.arrive(warp.timeline, releases)
             warp.cluster_round = cluster.arrive(int(mask.sum()))
             return None
         round_ = warp.cluster_round
         if cluster.round > round_:
+            cluster.order.leave(warp.timeline)
             return None
         return Wait(lambda: cluster.round > round_, "barrier.cluster.wait")
 

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from deep_gemm.emulator.clocks import Timeline
 from deep_gemm.emulator.errors import Access, EmulationError, HazardError
 from deep_gemm.emulator.ir import Register
+from deep_gemm.emulator.undefined import Undefined
 
 if TYPE_CHECKING:
     from deep_gemm.emulator.cta import Cta
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 LANES = 32
 MAX_WARPS = 64
 """More than a CTA has: an agent is the CTA's index times this, plus the warp's."""
+
+MAX_POLLS = 8
+"""Of one turn, before the others have theirs."""
 
 Mask = NDArray[np.bool_]
 
@@ -101,6 +106,7 @@ class Warp:
         self.registers: list[NDArray[np.generic]] = [
             np.zeros(LANES, dtype=_DTYPES[register.type]) for register in program.registers
         ]
+        self.undefined = Undefined(len(self.registers))
         self.alive: Mask = thread < num_threads
         self.groups = [Group(0, self.alive.copy())]
         self.special = cta.special_registers(thread)
@@ -115,9 +121,11 @@ class Warp:
         self.voted_in: int | None = None
         # Groups of cp.async in flight, by lane.
         self.open_copies = np.zeros(LANES, dtype=np.int64)
+        self.timeline = Timeline(cta.cluster.order.agents)
         self.num_steps = 0
         self.gives_way = False
         self.spins = False
+        self.polls = 0
 
     @property
     def has_exited(self) -> bool:
@@ -135,6 +143,7 @@ class Warp:
 
     def write(self, slot: int, value: NDArray[np.generic], mask: Mask) -> None:
         """Sets the lanes of `mask`."""
+        self.undefined.define(slot, mask)
         if mask.all():
             self.registers[slot] = value
         else:
@@ -148,13 +157,20 @@ class Warp:
         """
         progress = False
         self.gives_way = self.spins = False
+        self.polls = 0
         while not self.gives_way and (group := self._next_group()) is not None:
             progress = True
             self._run_group(group)
         return progress and not self.spins
 
+    def poll(self) -> None:
+        """Counts a look at what others may change: many in one turn are a loop that waits."""
+        self.polls += 1
+        if self.polls >= MAX_POLLS:
+            self.spin()
+
     def spin(self) -> None:
-        """Lets the others go on, as what was executed is no progress by itself: it polls."""
+        """Lets the others go on, as what was executed is no progress by itself."""
         self.gives_way = self.spins = True
 
     def waits(self) -> list[str]:
@@ -207,13 +223,14 @@ class Warp:
             for multiply, _ in group:
                 multiply()
         del groups[:count]
+        self.timeline.wgmma.complete(self.timeline.clock, keep)
         self.in_flight = self.wgmma.in_flight()
 
     def _next_group(self) -> Group | None:
         """The group furthest behind that can go on."""
         ready: Group | None = None
         for group in self.groups:
-            if group.wait is not None and not group.wait.is_over():
+            if group.wait is not None and not self._is_over(group.wait, group.pc):
                 continue
             if ready is None or group.pc < ready.pc:
                 ready = group
@@ -222,6 +239,12 @@ class Warp:
                 ready.pc += 1
             ready.wait = None
         return ready
+
+    def _is_over(self, wait: Wait, pc: int) -> bool:
+        try:
+            return wait.is_over()
+        except EmulationError as error:
+            raise self.located(error, pc) from None
 
     def _run_group(self, group: Group) -> None:
         """Executes a group until it waits, ends, or another one is behind it."""
@@ -247,6 +270,7 @@ class Warp:
             raise HazardError("R7", "accumulator accessed before wgmma.wait_group")
         mask = group.mask
         if step.guard is not None:
+            self.undefined.require(frozenset((step.guard.register.slot,)), mask, "a predicate is")
             taken = self.registers[step.guard.register.slot] != step.guard.negated
             mask = mask & taken
         if step.target is not None:
@@ -255,6 +279,7 @@ class Warp:
             return self._exit(group, mask)
         if step.accumulators:
             self.written_since_fence |= step.accumulators
+        self.undefined.require(step.needs, mask, "an operand is")
         wait = step.execute(self, mask) if mask.any() else None
         if wait is not None:
             group.wait = wait

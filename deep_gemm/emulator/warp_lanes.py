@@ -81,6 +81,7 @@ def _shuffle(instruction: Instruction, symbols: Symbols) -> Execute:
     destination, *operands = instruction.operands
     fetches = [fetcher(operand, symbols, np.uint32) for operand in operands]
     result, is_inside = _two(destination)
+    slot = operands[0].slot if isinstance(operands[0], Register) else -1
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         value, b, c, members = (fetch(warp) for fetch in fetches)
@@ -90,7 +91,10 @@ def _shuffle(instruction: Instruction, symbols: Symbols) -> Execute:
         source, inside = shuffle_sources(mode, b.astype(np.int64), c.astype(np.int64))
         if not mask[source[mask]].all():
             raise HazardError("R8", "shfl.sync reads a lane that is not a member")
+        undefined, origin = warp.undefined.lanes(slot)[source], warp.undefined.origin((slot,))
         _put(warp, result, value[source], mask)
+        if isinstance(result, Register):
+            warp.undefined.taint(result.slot, undefined & mask, origin)
         _put(warp, is_inside, inside, mask)
         return None
 

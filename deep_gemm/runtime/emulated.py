@@ -6,9 +6,13 @@ import ctypes
 import functools
 import threading
 import warnings
+from typing import TYPE_CHECKING
 
 from deep_gemm import knobs
 from deep_gemm.runtime.launch import KernelLaunch
+
+if TYPE_CHECKING:
+    from deep_gemm.emulator.trace.recorder import Recorder
 
 
 @functools.cache
@@ -33,8 +37,12 @@ class EmulatedPlan:
         self._program = load(launch.kernel.ptx, launch.kernel.entry)
         self._lock = threading.Lock()
 
-    def launch(self, *addresses: int) -> None:
+    def launch(self, *addresses: int, recorder: Recorder | None = None) -> None:
         """Runs the kernel to its end.
+
+        Args:
+            addresses: of the tensors.
+            recorder: is told what happens, for a trace.
 
         Raises:
             EmulationError: the kernel broke a rule of PTX.
@@ -67,4 +75,5 @@ class EmulatedPlan:
             maps=maps,
             extents=extents,
             timing=Timing(knobs.emulator_timing.get()),
+            recorder=recorder,
         )

@@ -40,8 +40,7 @@ class Defect:
         header: the file.
         before: text that is in it once.
         after: what replaces it.
-        outcomes: rules of the hazards, or WRONG, that its runs may end with; the first one must
-            occur.
+        outcome: rule of the hazard that a run ends with, or WRONG.
         case: a problem that shows it.
     """
 
@@ -49,7 +48,7 @@ class Defect:
     header: str
     before: str
     after: str
-    outcomes: tuple[str, ...]
+    outcome: str
     case: Case = OVERLAPPED
 
     def __str__(self) -> str:
@@ -58,30 +57,31 @@ class Defect:
 
 DEFECTS = [
     # Proxies and wgmma
-    Defect("no proxy fence", STORE, "ptx::fence_proxy_async();", "", ("R1",)),
+    Defect("no proxy fence", STORE, "ptx::fence_proxy_async();", "", "R1"),
     Defect(
         "proxy fence in the storing thread only",
         STORE,
         "ptx::fence_proxy_async();",
         "if (issues_stores) ptx::fence_proxy_async();",
-        ("R1",),
+        "R1",
     ),
-    Defect("no wgmma.fence", MULTIPLY, "ptx::wgmma_fence();", "", ("R6",)),
-    Defect("no wgmma.fence, in turn", MULTIPLY, "ptx::wgmma_fence();", "", ("R6",), IN_TURN),
-    Defect("no wgmma.commit_group", MULTIPLY, "ptx::wgmma_commit_group();", "", ("R7",)),
+    Defect("no wgmma.fence", MULTIPLY, "ptx::wgmma_fence();", "", "R6"),
+    Defect("no wgmma.fence, in turn", MULTIPLY, "ptx::wgmma_fence();", "", "R6", IN_TURN),
+    Defect("no wgmma.commit_group", MULTIPLY, "ptx::wgmma_commit_group();", "", "R7"),
     Defect(
         "one wgmma group too many left",
         MULTIPLY,
         "wgmma_wait_group<kInFlight>",
         "wgmma_wait_group<kInFlight + 1>",
-        ("R7", "R3"),
+        "R7",
     ),
     Defect(
         "no wait for wgmma",
         MULTIPLY,
-        "ptx::wgmma_wait_group<0>(accum);",
-        "",
-        ("R7",),
+        """step_to_next_stage();
+                    ptx::wgmma_wait_group<0>(accum);""",
+        "step_to_next_stage();",
+        "R7",
         IN_TURN,
     ),
     Defect(
@@ -91,54 +91,52 @@ DEFECTS = [
         pipeline.consumer_release(release_address);""",
         """pipeline.consumer_release(release_address);
         ptx::wgmma_wait_group<kInFlight>(partial.accum);""",
-        ("R3",),
+        "R3",
     ),
     Defect(
         "stage released before wgmma has read it, in turn",
         MULTIPLY,
         """ptx::wgmma_wait_group<0>(accum);
-                if (is_last_wave) pipeline.consumer_release(release_address);""",
-        """if (is_last_wave) pipeline.consumer_release(release_address);
-                ptx::wgmma_wait_group<0>(accum);""",
-        ("R3",),
+                    pipeline.consumer_release(release_address);""",
+        """pipeline.consumer_release(release_address);
+                    ptx::wgmma_wait_group<0>(accum);""",
+        "R3",
         IN_TURN,
     ),
-    Defect("first wgmma of a k block accumulates", MULTIPLY, "k != 0", "true", (WRONG,)),
-    Defect(
-        "wrong stride in a descriptor", DESCRIPTOR, "| (1024 / 16)", "| (512 / 16)", (WRONG, "R15")
-    ),
-    Defect("wrong layout in a descriptor", DESCRIPTOR, "(1u << 30)", "(2u << 30)", ("R15",)),
-    Defect("reserved bit in a descriptor", DESCRIPTOR, "(1u << 30)", "(5u << 28)", ("R16",)),
-    Defect("B starts 16 bytes late", MULTIPLY, "b.at(k)", "b.at(k + 16)", ("R15",)),
+    Defect("first wgmma of a k block accumulates", MULTIPLY, "k != 0", "true", "R26"),
+    Defect("wrong stride in a descriptor", DESCRIPTOR, "| (1024 / 16)", "| (512 / 16)", WRONG),
+    Defect("wrong layout in a descriptor", DESCRIPTOR, "(1u << 30)", "(2u << 30)", "R15"),
+    Defect("reserved bit in a descriptor", DESCRIPTOR, "(1u << 30)", "(5u << 28)", "R16"),
+    Defect("B starts 16 bytes late", MULTIPLY, "b.at(k)", "b.at(k + 16)", "R15"),
     # mbarriers
-    Defect("a lane arrives twice", PIPELINE, ARRIVE, f"{{ {ARRIVE} {ARRIVE} }}", ("R3", "R11")),
+    Defect("a lane arrives twice", PIPELINE, ARRIVE, f"{{ {ARRIVE} {ARRIVE} }}", "R11"),
     Defect(
         "nobody arrives in the first warp",
         PIPELINE,
         "if (ptx::lane_idx() < kClusterSize)",
         "if (ptx::lane_idx() < kClusterSize && threadIdx.x >= 32)",
-        ("R11",),
+        "R11",
     ),
     Defect(
         "too few arrivals expected",
         PIPELINE,
         "kEmptyArrivals = kNumMathWarps * kClusterSize",
         "kEmptyArrivals = kNumMathWarps * kClusterSize - 1",
-        ("R3", "R2", "R10", "R11", "R29", WRONG),
+        "R3",
     ),
     Defect(
         "too many arrivals expected",
         PIPELINE,
         "kEmptyArrivals = kNumMathWarps * kClusterSize",
         "kEmptyArrivals = kNumMathWarps * kClusterSize + 1",
-        ("R11",),
+        "R11",
     ),
     Defect(
         "peers are not told",
         PIPELINE,
         "ptx::mapa(empty, ptx::lane_idx())",
         "ptx::mapa(empty, ptx::cluster_ctarank())",
-        ("R3", WRONG),
+        "R29",
         CLUSTER_M,
     ),
     Defect(
@@ -146,42 +144,40 @@ DEFECTS = [
         LOAD_TILES,
         "kConfig.stage_tx_bytes()",
         "kConfig.stage_tx_bytes() + 128",
-        ("R11",),
+        "R11",
     ),
     Defect(
         "too few bytes expected",
         LOAD_TILES,
         "kConfig.stage_tx_bytes()",
         "kConfig.stage_tx_bytes() - 128",
-        ("R10",),
+        "R10",
     ),
-    Defect("wrong parity in the producer", PIPELINE, "state.phase ^ 1", "state.phase", ("R11",)),
+    Defect("wrong parity in the producer", PIPELINE, "state.phase ^ 1", "state.phase", "R11"),
     Defect(
         "wrong parity in the consumer",
         PIPELINE,
         "ptx::mbarrier_wait_parity(&barriers.full[state.stage], state.phase);",
         "ptx::mbarrier_wait_parity(&barriers.full[state.stage], state.phase ^ 1);",
-        ("R2", "R3", "R10", "R11", WRONG),
+        "R11",
     ),
-    Defect(
-        "parity never flips", PIPELINE, "phase ^= 1;", "", ("R11", "R2", "R3", "R10", "R29", WRONG)
-    ),
+    Defect("parity never flips", PIPELINE, "phase ^= 1;", "", "R29"),
     Defect(
         "consumer does not wait for tiles",
         MULTIPLY,
         "if (!is_full) pipeline.consumer_wait(started);",
         "",
-        ("R3", "R2", "R11", WRONG),
+        "R3",
     ),
     Defect(
         "producer does not wait for an empty stage",
         LOAD_TILES,
         "pipeline.producer_acquire(state);",
         "",
-        ("R10", "R2", "R3", "R11", "R29", WRONG),
+        "R29",
     ),
     # CTA and cluster
-    Defect("no barrier after init", KERNEL, "__syncthreads();", "", ("R9",)),
+    Defect("no barrier after init", KERNEL, "__syncthreads();", "", "R9"),
     Defect(
         "no cluster barrier after init",
         KERNEL,
@@ -189,7 +185,7 @@ DEFECTS = [
     } else {""",
         """        __syncthreads();
     } else {""",
-        ("R9",),
+        "R9",
         CLUSTER_M,
     ),
     Defect(
@@ -197,7 +193,7 @@ DEFECTS = [
         KERNEL,
         "if constexpr (kConfig.cluster_size() > 1) ptx::cluster_sync();\n}",
         "}",
-        ("R12",),
+        "R12",
         CLUSTER_M,
     ),
     Defect(
@@ -205,18 +201,18 @@ DEFECTS = [
         KERNEL,
         "if constexpr (kConfig.cluster_size() > 1) ptx::cluster_sync();\n}",
         "}",
-        ("R12",),
+        "R12",
         CLUSTER_N,
     ),
     Defect(
-        "mask without a CTA", LOAD_TILES, "((1 << kConfig.cluster_m) - 1)", "1", ("R11",), CLUSTER_M
+        "mask without a CTA", LOAD_TILES, "((1 << kConfig.cluster_m) - 1)", "1", "R11", CLUSTER_M
     ),
     Defect(
         "mask beyond the cluster",
         LOAD_TILES,
         "((1 << kConfig.cluster_m) - 1)",
         "((2 << kConfig.cluster_m) - 1)",
-        ("R13",),
+        "R13",
         CLUSTER_M,
     ),
     Defect(
@@ -224,54 +220,54 @@ DEFECTS = [
         LOAD_TILES,
         "tile + rank * kPart * GemmConfig::kBlockK",
         "tile",
-        ("R29", WRONG),
+        "R29",
         CLUSTER_M,
     ),
     # Epilogue
-    Defect("wrong swizzle of D", STORE, "swizzle<kSlabBytes>(offset)", "offset", (WRONG,)),
+    Defect("wrong swizzle of D", STORE, "swizzle<kSlabBytes>(offset)", "offset", WRONG),
     Defect(
         "D is overwritten before the last store has read it",
         STORE,
         "if (issues_stores) ptx::tma_store_wait_read();",
         "",
-        ("R4",),
+        "R4",
     ),
     Defect(
         "no wait for stores at the end",
         KERNEL,
         "if (threadIdx.x % kConfig.kWarpgroup == 0) ptx::tma_store_wait_read();",
         "",
-        ("R4",),
+        "R4",
     ),
-    Defect("stores are not committed", STORE, "ptx::tma_store_commit_group();", "", ("R4",)),
+    Defect("stores are not committed", STORE, "ptx::tma_store_commit_group();", "", "R4"),
     Defect(
         "no barrier between writing D and its store",
         STORE,
         """ptx::fence_proxy_async();
-    ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);""",
+        ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);""",
         "ptx::fence_proxy_async();",
-        ("R26", WRONG, "R4", "R1"),
+        "R1",
     ),
     Defect(
         "a named barrier waits for too many",
         STORE,
         "ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);\n\n",
         "ptx::named_barrier_sync(1 + warpgroup_idx, 2 * kConfig.kWarpgroup);\n\n",
-        ("R11", "R28", "R26", WRONG),
+        "R11",
     ),
     Defect(
         "a named barrier waits for too few",
         STORE,
         "ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);\n\n",
         "ptx::named_barrier_sync(1 + warpgroup_idx, 64);\n\n",
-        ("R26", "R4", "R1", "R28", WRONG),
+        "R26",
     ),
     Defect(
         "a named barrier that is no number of warps",
         STORE,
         "ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);\n\n",
         "ptx::named_barrier_sync(1 + warpgroup_idx, 100);\n\n",
-        ("R28",),
+        "R28",
     ),
     # Addresses
     Defect(
@@ -279,17 +275,17 @@ DEFECTS = [
         LOAD_TILES,
         "ptx::tma_load_2d(tile, map",
         "ptx::tma_load_2d(tile + 64, map",
-        ("R14",),
+        "R14",
     ),
     Defect(
-        "scale factors beyond the last row", LOAD_SF, "row < rows && k < ks", "k < ks", ("bounds",)
+        "scale factors beyond the last row", LOAD_SF, "row < rows && k < ks", "k < ks", "bounds"
     ),
     Defect(
         "scale factors over the barriers",
         LOAD_SF,
         "row < kConfig.block_m;",
         "row < 6 * kConfig.block_m;",
-        ("R29", "R2", "bounds"),
+        "R29",
     ),
     # Scale factors
     Defect(
@@ -297,39 +293,39 @@ DEFECTS = [
         READ_SF,
         "if (k_in_group == 0) pipeline.consumer_wait(state);",
         "",
-        ("R2", WRONG),
+        "R2",
     ),
     Defect(
         "scale factors of the next group",
         READ_SF,
-        "smem.sfa[state.stage];",
-        "smem.sfa[(state.stage + 1) % kConfig.num_sf_groups()];",
-        ("R2", WRONG),
+        "smem.sfa[state.stage] + row_offset",
+        "smem.sfa[(state.stage + 1) % kConfig.num_sf_groups()] + row_offset",
+        "R2",
     ),
     Defect(
         "scale factors arrive without a barrier",
         PIPELINE,
         "ptx::cp_async_mbarrier_arrive(&barriers.full[state.stage]);",
         "",
-        ("R11",),
+        "R11",
     ),
     Defect(
         "scale factors are announced before they arrive",
         PIPELINE,
         "ptx::cp_async_mbarrier_arrive(&barriers.full[state.stage]);",
         "ptx::mbarrier_arrive<false>(ptx::shared_address(&barriers.full[state.stage]));",
-        ("R2",),
+        "R2",
     ),
-    Defect("a scale factor of the wrong row", READ_SF, "slice_row + 8", "slice_row + 4", (WRONG,)),
+    Defect("a scale factor of the wrong row", READ_SF, "rows + 8 *", "rows + 4 *", WRONG),
 ]
 
-# Fields of one tensor map (0 is A's, 1 B's, 2 D's), and what all runs that are not right end with.
-MAP_DEFECTS: dict[str, tuple[int, dict[str, object], set[str]]] = {
-    "A is not swizzled": (0, {"swizzle_bytes": 0}, {WRONG}),
-    "half a tile of B": (1, {"box": (128, 16)}, {"R11"}),
-    "two tiles of B": (1, {"box": (128, 64)}, {"R10", "R29"}),
-    "D is not swizzled": (2, {"swizzle_bytes": 0}, {WRONG}),
-    "D has more columns but for its last row": (2, {"dims": (48, 69)}, {WRONG}),
-    "D has more rows": (2, {"dims": (40, 128)}, {"bounds"}),
-    "A has more rows": (0, {"dims": (1040, 200)}, {"bounds"}),
+# Fields of one tensor map (0 is A's, 1 B's, 2 D's), and what a run ends with.
+MAP_DEFECTS: dict[str, tuple[int, dict[str, object], str]] = {
+    "A is not swizzled": (0, {"swizzle_bytes": 0}, WRONG),
+    "half a tile of B": (1, {"box": (128, 16)}, "R11"),
+    "two tiles of B": (1, {"box": (128, 64)}, "R10"),
+    "D is not swizzled": (2, {"swizzle_bytes": 0}, WRONG),
+    "D has more columns but for its last row": (2, {"dims": (48, 69)}, WRONG),
+    "D has more rows": (2, {"dims": (40, 128)}, "bounds"),
+    "A has more rows": (0, {"dims": (1040, 200)}, "bounds"),
 }

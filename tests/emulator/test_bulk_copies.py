@@ -195,11 +195,7 @@ REFUSED = {
         "R14",
     ),
     "no such CTA": (
-        f"{INIT} {EXPECT} mov.b16 %rs1, 4;"
-        + LOAD.replace("bytes [", "bytes.multicast::cluster [").replace(
-            "[%full];", "[%full], %rs1;"
-        )
-        + "ret;",
+        f"{INIT} {EXPECT} mov.b16 %rs1, 4;{MULTICAST} ret;",
         "R13",
     ),
 }
@@ -219,6 +215,15 @@ def test_refused_copies(name: str) -> None:
         "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f16x2 [%out], [%at], 128;",
         "cp.reduce.async.bulk.global.shared::cta.bulk_group.mul.u32 [%out], [%at], 128;",
         "cp.async.wait_group.read 0;",
+        "cp.async.bulk.tensor.3d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes"
+        " [%at], [%map, {0, 0, 0}], [%full];",
+        "cp.async.bulk.tensor.2d.global.shared::cta.tile::scatter4.bulk_group"
+        " [%map, {0, 0, 0, 0, 0}], [%at];",
+        "wgmma.mma_async.sync.aligned.m64n8k32.f32.e4m3.e4m3"
+        " {%f1, %f2, %f3, %f4}, %rd1, %rd2, 1, 2, 1;",
+        "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16"
+        " {%f1, %f2, %f3, %f4}, %rd1, %rd2, 1, 1, 1, 0, 1;",
+        "wgmma.mma_async.sync.aligned.m64n8k32.f16.e4m3.e4m3 {%r1, %r2}, %rd1, %rd2, 1, 1, 1;",
     ],
 )
 def test_unknown_forms(text: str) -> None:

@@ -88,12 +88,6 @@ def test_any_number_of_k_blocks(block_n: int, k: int) -> None:
         check_exact(run_case(case, order, operands), *operands)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_random_orders_give_the_same_bits(seed: int) -> None:
-    operands = integer_operands(SMALL.m, SMALL.n, SMALL.k)
-    check_exact(run_case(SMALL, (Timing.RANDOM, 100 + seed), operands), *operands)
-
-
 @pytest.mark.parametrize("num_sms", [1, 2, 3])
 def test_any_number_of_sms(num_sms: int) -> None:
     case = Case(GemmConfig(64, 32, 3, 1), 200, 72, 400, num_sms)

@@ -172,6 +172,17 @@ def test_wait_that_keeps_up_may_look_often() -> None:
         assert barrier.test_parity(phase % 2, agent=1)
 
 
+def test_wait_after_phases_that_are_known_from_others() -> None:
+    barrier = Mbarrier(1)
+    for _ in range(3):
+        barrier.arrive()
+    assert barrier.test_parity(0, agent=1, known=2)
+    barrier.arrive()
+    barrier.arrive()
+    with pytest.raises(HazardError, match="^R11: agent 2 .* 2 phases"):
+        barrier.test_parity(0, agent=2, known=3)
+
+
 def test_parity_is_one_bit() -> None:
     with pytest.raises(HazardError, match="^R11.*parity 2"):
         Mbarrier(1).test_parity(2)

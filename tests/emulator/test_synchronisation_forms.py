@@ -62,6 +62,7 @@ def test_bytes_without_arrivals(order: object) -> None:
     """expect_tx and complete_tx by hand, of a remote mbarrier too."""
     body = f"""
     {init(1)}
+    fence.mbarrier_init.release.cluster;
     barrier.cluster.arrive.aligned;
     barrier.cluster.wait.aligned;
     xor.b32 %r1, %rank, 1;

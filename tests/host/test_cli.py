@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from deep_gemm import __version__
-from deep_gemm.cli import doctor, main, output
+from deep_gemm.cli import doctor, main, output, trace
 from deep_gemm.cli.main import VERBS
 from deep_gemm.cli.probes import Finding
 from deep_gemm.cli.verb import Verb
@@ -63,7 +63,7 @@ def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main.main(["--help"])
     text = capsys.readouterr().out
-    assert {"demo", "doctor"} <= {verb.name for verb in VERBS}
+    assert {"demo", "doctor", "trace"} <= {verb.name for verb in VERBS}
     assert all(verb.name in text and verb.summary in text for verb in VERBS)
 
 
@@ -83,6 +83,8 @@ def test_every_verb_has_help(verb: Verb, capsys: pytest.CaptureFixture[str]) -> 
         (["demo", "--n", "-8"], "argument --n: must be at least 1, got -8"),
         (["demo", "--k", "many"], "invalid positive_integer value: 'many'"),
         (["doctor", "--cure"], "unrecognized arguments: --cure"),
+        (["trace", "128", "128"], "required: K"),
+        (["trace", "128", "0", "128"], "argument N: must be at least 1, got 0"),
     ],
 )
 def test_wrong_arguments_exit_with_2(
@@ -107,6 +109,30 @@ def test_demo_refuses_sizes_as_the_gemm_would(
     assert main.main(["demo", *arguments]) == 1
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("error: ") and message in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["8", "8", "40"], "argument a[0]: columns must take a multiple of 16 bytes"),
+        (["8", "8", "64", "--config", "big"], "--config must look like 128x128_s5_w2_c2x1, got"),
+        (["8", "8", "64", "--config", "128x128_s9_w2_c1x1"], "shared_memory_fits: shared memory"),
+        (["8", "8", "64", "--out", "x.gif"], "the suffix must be one of .svg, .png or none, got"),
+        (["8", "8", "64", "--out", "nowhere/x"], "--out: the folder nowhere must exist"),
+    ],
+)
+def test_trace_refuses_what_it_cannot_do_before_it_begins(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(["trace", *arguments]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and message in err
+
+
+def test_where_a_trace_goes(tmp_path: Path) -> None:
+    for name, picture in (("x", "x.svg"), ("x.json", "x.svg"), ("x.png", "x.png")):
+        expected = (tmp_path / "x.json", tmp_path / picture)
+        assert trace.paths_of(tmp_path / name) == expected
 
 
 def test_demo_without_a_compiler_says_how_to_get_one(tmp_path: Path) -> None:

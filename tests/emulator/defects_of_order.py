@@ -1,0 +1,102 @@
+"""More seeded defects of the dense kernel: of order and of undefined values.
+
+They show as wrong bits at best, and some of them in no order of a run: they are found by what is
+known to happen before what, and by following what is undefined.
+"""
+
+from __future__ import annotations
+
+from tests.emulator.defects import (
+    CLUSTER_M,
+    CLUSTER_N,
+    KERNEL,
+    LOAD_SF,
+    PIPELINE,
+    READ_SF,
+    STORE,
+    Defect,
+)
+
+MBARRIER = "ptx/mbarrier.cuh"
+CLUSTER = "ptx/cluster.cuh"
+
+DEFECTS_OF_ORDER = [
+    Defect(
+        "scale factors are released before they are read",
+        READ_SF,
+        """        if (++k_in_group == kConfig.kSfGroup || is_last) {
+            pipeline.consumer_release(pipeline.release_address(state));""",
+        """        if (k_in_group == 0) pipeline.consumer_release(pipeline.release_address(state));
+        if (++k_in_group == kConfig.kSfGroup || is_last) {""",
+        "race",
+    ),
+    Defect(
+        "an arrival that releases nothing",
+        MBARRIER,
+        "mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];",
+        "mbarrier.arrive.relaxed.cta.shared::cta.b64 _, [%0];",
+        "R3",
+    ),
+    Defect(
+        "a cluster barrier that releases nothing",
+        CLUSTER,
+        "barrier.cluster.arrive.release.aligned",
+        "barrier.cluster.arrive.relaxed.aligned",
+        "R9",
+        CLUSTER_M,
+    ),
+    Defect(
+        "proxy fence after the barrier",
+        STORE,
+        """ptx::fence_proxy_async();
+        ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);""",
+        """ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);
+        ptx::fence_proxy_async();""",
+        "R1",
+    ),
+    Defect(
+        "proxy fence in all threads but one",
+        STORE,
+        "ptx::fence_proxy_async();",
+        "if (threadIdx.x != 77) ptx::fence_proxy_async();",
+        "R1",
+    ),
+    Defect(
+        "no barrier before D is overwritten",
+        STORE,
+        """if (issues_stores) ptx::tma_store_wait_read();
+        ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);""",
+        "if (issues_stores) ptx::tma_store_wait_read();",
+        "R4",
+    ),
+    Defect(
+        "mbarriers are not shown to the cluster",
+        PIPELINE,
+        "        ptx::fence_mbarrier_init();\n",
+        "",
+        "R9",
+        CLUSTER_N,
+    ),
+    # Undefined values
+    Defect(
+        "a row of scale factors is not loaded",
+        LOAD_SF,
+        "row < kConfig.block_m;",
+        "row < kConfig.block_m - 1;",
+        "R26",
+    ),
+    Defect(
+        "a k block of scale factors is not loaded",
+        LOAD_SF,
+        "for (int k = 0; k < kConfig.kSfGroup; ++k) {",
+        "for (int k = 0; k < kConfig.kSfGroup - 1; ++k) {",
+        "R26",
+    ),
+    Defect(
+        "the sum starts undefined",
+        KERNEL,
+        "[kConfig.block_n / 2] = {};",
+        "[kConfig.block_n / 2];",
+        "R26",
+    ),
+]
