@@ -26,7 +26,10 @@ def test_the_json_holds_every_event(tmp_path: Path) -> None:
     assert all(row.get("dur", 0) >= 0 and row.get("ts", 0) >= 0 for row in rows)
     names = {row["args"]["name"] for row in rows if row["ph"] == "M"}
     assert {"CTA 0", "CTA 1", "tensor cores", "warp 8: load warp 8 (TMA)"} <= names
-    loads = [row["args"] for row in rows if row.get("cat") == "load" and row["ph"] == "b"]
+    begun_loads = [row for row in begun if row["cat"] == "load"]
+    loads = [row["args"] for row in begun_loads if "stage" in row["args"]]
+    of_factors = {row["name"] for row in begun_loads if "stage" not in row["args"]}
+    assert of_factors == {"TMA load, SF full 0", "TMA load, SF full 1"}
     assert {(load["stage"], load["k block"] % 3, load["bytes"]) for load in loads} == {
         (stage, stage, num_bytes) for stage in range(3) for num_bytes in (4096, 16384)
     }
@@ -41,7 +44,7 @@ def test_rows_of_the_picture() -> None:
     rows = picture.rows_of(events_of(PAIR), 1, lambda i: f"k {i}")
     assert [row.label for row in rows] == [
         "load warp 8 (TMA)",
-        "SF warp 9 (cp.async)",
+        "SF warp 9 (TMA, cp.async)",
         *(f"stage {i}" for i in range(3)),
         "tensor cores",
         "math warpgroup 0",
@@ -93,7 +96,7 @@ def test_the_verb_without_matplotlib_still_writes_the_json(
     assert main.main(["trace", "64", "32", "512", "--config", config, "--out", out]) == 0
     assert "pip install" in capsys.readouterr().out
     document = json.loads((tmp_path / "x.json").read_text())
-    assert document["otherData"]["kernel"] == f"sm90_fp8_gemm_1d2d_{config}"
+    assert document["otherData"]["kernel"] == f"sm90_fp8_gemm_1d2d_{config}_r1"
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
 
 

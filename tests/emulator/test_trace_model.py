@@ -19,6 +19,8 @@ from deep_gemm.emulator.trace.recorder import (
     Commit,
     Copy,
     CopyArrive,
+    CopyCommit,
+    CopyWait,
     Load,
     Mma,
     MmaWait,
@@ -115,3 +117,11 @@ def test_records_without_what_a_wait_needs_are_refused() -> None:
 def test_a_phase_that_nothing_was_recorded_for_delays_nobody() -> None:
     (wait,) = of_kind(replay({(0, 0): records(Wait((FULL,)))}), "wait for a barrier")
     assert wait.start == wait.end == 10 * INSTRUCTION_CLOCKS
+
+
+def test_copies_are_waited_for_in_groups() -> None:
+    copying = (Copy(466), CopyCommit(), Copy(466), CopyCommit(), Copy(466))
+    for last, waited_for in ((CopyWait(1), 0), (CopyWait(0), 1), (CopyWait(None), 2)):
+        events = replay({(0, 0): records(*copying, last)})
+        (wait,) = of_kind(events, "wait for copies")
+        assert wait.end == of_kind(events, "copy")[waited_for].end > wait.start

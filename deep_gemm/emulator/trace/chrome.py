@@ -32,7 +32,7 @@ class _Names:
 
     Attributes:
         barriers: names of mbarriers.
-        stages: numbers of the barriers that TMA loads complete on.
+        stages: numbers of the barriers of loads that some wgmma reads.
         filled: the phase that a load counts for, by the CTA written to and the load's number.
     """
 
@@ -47,7 +47,9 @@ class _Names:
         return self.barriers.get((phase.cta, phase.barrier), f"mbarrier {phase.barrier:#x}")
 
     def place(self, phase: Phase) -> Json:
-        """Where in the ring a load goes, or a wgmma reads."""
+        """Where in the ring a load goes, if it does, or a wgmma reads."""
+        if (phase.cta, phase.barrier) not in self.stages:
+            return {"turn": phase.turn}
         num_stages = sum(cta == phase.cta for cta, _ in self.stages)
         stage = self.stages[phase.cta, phase.barrier]
         return {"stage": stage, "turn": phase.turn, "k block": phase.turn * num_stages + stage}
@@ -118,7 +120,8 @@ def _rows(event: Event, identity: int, names: _Names) -> list[Json]:
 def _name(event: Event, names: _Names) -> str:
     phases = ring.phases_of(event)
     if event.kind == "load":
-        return f"TMA load, stage {names.place(phases[0])['stage']}"
+        stage = names.place(phases[0]).get("stage")
+        return f"TMA load, {names.barrier(phases[0]) if stage is None else f'stage {stage}'}"
     if event.kind == "wgmma":
         return f"wgmma of warpgroup {event.args['warpgroup']}"
     if event.kind == "wait for a barrier" and phases:

@@ -14,13 +14,11 @@ Barrier = tuple[int, int]
 
 
 def stages(events: Iterable[Event]) -> dict[Barrier, int]:
-    """The barriers on which TMA loads complete, numbered per CTA in the order of addresses."""
-    barriers = {
-        (phase.cta, phase.barrier)
-        for event in events
-        if event.kind == "load"
-        for phase in phases_of(event)
-    }
+    """The barriers of loads that some wgmma reads, numbered per CTA in the order of addresses."""
+    events = list(events)
+    phase_of = filled_by(events)
+    read = {phase_of[event.cta, number] for event in events for number in loads_of(event)}
+    barriers = {(phase.cta, phase.barrier) for phase in read}
     numbered: dict[Barrier, int] = {}
     for cta, address in sorted(barriers):
         numbered[cta, address] = sum(other == cta for other, _ in numbered)
@@ -88,14 +86,14 @@ def _empty_names(
 
 def role(events: Iterable[Event]) -> str:
     """What a warp is for, told from its events."""
-    for event in events:
-        match event.kind:
-            case "load":
-                return f"load warp {event.warp} (TMA)"
-            case "copy":
-                return f"SF warp {event.warp} (cp.async)"
-            case "promotion":
-                return f"math warpgroup {event.warp // WARPS_OF_WARPGROUP}"
+    warps = {event.kind: event.warp for event in events}
+    match warps:
+        case {"copy": warp}:
+            return f"SF warp {warp} ({'TMA, ' if 'load' in warps else ''}cp.async)"
+        case {"load": warp}:
+            return f"load warp {warp} (TMA)"
+        case {"promotion": warp}:
+            return f"math warpgroup {warp // WARPS_OF_WARPGROUP}"
     return "idle warp"
 
 
