@@ -139,6 +139,8 @@ def _atomic(instruction: Instruction, symbols: Symbols) -> Execute:
                 old[lane] = np.concatenate(new).astype(dtype, copy=False).view(np.uint8)
                 target.cta.store(target.space, addresses, old, only, warp, strong=strength)
                 _give(warp, results, old_words, only)
+        if returns:
+            warp.poll()
         return None
 
     return execute

@@ -316,7 +316,7 @@ DEFECTS = [
         "ptx::mbarrier_arrive<false>(ptx::shared_address(&barriers.full[state.stage]));",
         "R2",
     ),
-    Defect("a scale factor of the wrong row", READ_SF, "rows + 8 *", "rows + 4 *", WRONG),
+    Defect("a scale factor of the wrong row", READ_SF, "half * 8", "half * 4", WRONG),
 ]
 
 # Fields of one tensor map (0 is A's, 1 B's, 2 D's), and what a run ends with.

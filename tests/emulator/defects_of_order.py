@@ -7,7 +7,6 @@ known to happen before what, and by following what is undefined.
 from __future__ import annotations
 
 from tests.emulator.defects import (
-    CLUSTER_M,
     CLUSTER_N,
     KERNEL,
     LOAD_SF,
@@ -18,7 +17,6 @@ from tests.emulator.defects import (
 )
 
 MBARRIER = "ptx/mbarrier.cuh"
-CLUSTER = "ptx/cluster.cuh"
 
 DEFECTS_OF_ORDER = [
     Defect(
@@ -36,14 +34,6 @@ DEFECTS_OF_ORDER = [
         "mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];",
         "mbarrier.arrive.relaxed.cta.shared::cta.b64 _, [%0];",
         "R3",
-    ),
-    Defect(
-        "a cluster barrier that releases nothing",
-        CLUSTER,
-        "barrier.cluster.arrive.release.aligned",
-        "barrier.cluster.arrive.relaxed.aligned",
-        "R9",
-        CLUSTER_M,
     ),
     Defect(
         "proxy fence after the barrier",
