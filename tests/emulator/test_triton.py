@@ -1,7 +1,7 @@
 """PTX that we did not write: Triton's, in all timings, against NumPy.
 
-from_triton/generate.py has made the texts; a text's header says how much shared memory it wants, and
-which boxes its tensor maps have.
+from_triton/generate.py has made the texts; the header of a text says how much shared memory it
+wants, and which boxes its tensor maps have.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Compiles kernels.py for sm_90a and writes NAME.ptx; needs Triton 3.9, but no GPU.
 
-Usage: python tests/emulator/from_triton/generate.py, in an environment that has Triton. What is written
+Usage: python tests/emulator/from_triton/generate.py, where Triton is installed. What is written
 is committed, so the tests need neither.
 """
 
