@@ -95,8 +95,8 @@ class Cta:
             space: "param", "shared" or "global".
             addresses: [32], in the space.
             size: in bytes.
-            mask: lanes that read.
-            warp: theirs.
+            mask: lanes of `warp` that read.
+            warp: of any CTA of the cluster.
             strong: its strength, unless it is weak.
 
         Returns:

@@ -176,11 +176,14 @@ class Races:
                 self._refuse(index, position, reads, operations[0], "writes", "reads")
         self._check_writes(index, operations[0], clock, "writes", is_same)
         numbers = [self._ledger.add(operation) for operation in operations]
-        writes = self._writes
-        if is_strong:
-            writes = self._strong.setdefault(operations[0].agent, np.zeros_like(writes))
+        writes = self._writes_of(operations[0])
         writes[index] = np.array(numbers, dtype=np.int32)[:, None] if numbers[1:] else numbers
         self._fences[index] = 0 if threads is None else -1 - threads[:, None]
+
+    def _writes_of(self, operation: Operation) -> NDArray[np.int32]:
+        if operation.kind is not Kind.STRONG:
+            return self._writes
+        return self._strong.setdefault(operation.agent, np.zeros_like(self._writes))
 
     def fence(self, threads: Index, operation: Operation, clock: Clock) -> None:
         """fence.proxy.async: shows what threads of the CTA wrote so far to the async proxy.

@@ -29,7 +29,7 @@ def test_what_compilers_write(compiler: Compiler) -> None:
     text = compiler.compile(generate(config, "90a")).ptx
     (kernel,) = parse(text).kernels.values()
     assert kernel.max_threads == config.num_threads
-    assert [(p.size, p.alignment, p.offset) for p in kernel.parameters] == [(512, 64, 0)]
+    assert [(p.size, p.alignment, p.offset) for p in kernel.parameters] == [(640, 64, 0)]
     # Every statement of this text ends with a semicolon; the other ones with one are declarations.
     lines = [line.partition("//")[0].strip() for line in text[text.index("\n{") :].splitlines()]
     declared = sum(line.startswith((".reg", ".pragma")) for line in lines)

@@ -1,7 +1,7 @@
 """PTX that we did not write: Triton's, in all timings, against NumPy.
 
-triton_ptx/generate.py has made the texts; a text's header says how much shared memory it wants, and
-which boxes its tensor maps have.
+from_triton/generate.py has made the texts; the header of a text says how much shared memory it
+wants, and which boxes its tensor maps have.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from deep_gemm.emulator.asynchrony import Timing
 from deep_gemm.emulator.errors import HazardError, UnknownOpcodeError
 from deep_gemm.emulator.tma import TensorMap
 
-FOLDER = Path(__file__).parent / "triton_ptx"
+FOLDER = Path(__file__).parent / "from_triton"
 ORDERS = [(Timing.EARLY, 0), (Timing.LATE, 0), *((Timing.RANDOM, seed) for seed in range(8))]
 UINT8, BFLOAT16 = 0, 9
 MAP_BYTES = 128
