@@ -1,12 +1,7 @@
 """Compiles kernels.py for sm_90a and writes NAME.ptx; needs Triton 3.9, but no GPU.
 
-<<<<<<<< HEAD:tests/emulator/triton_ptx/generate.py
-Usage: python tests/emulator/triton_ptx/generate.py, in an environment that has Triton. What it
-writes is committed, so the tests need neither.
-========
 Usage: python tests/emulator/from_triton/generate.py, where Triton is installed. What is written
 is committed, so the tests need neither.
->>>>>>>> helper-merge:tests/emulator/from_triton/generate.py
 """
 
 from __future__ import annotations
