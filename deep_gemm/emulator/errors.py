@@ -31,7 +31,7 @@ class UnknownOpcodeError(EmulationError):
 class HazardError(EmulationError):
     """A race, a deadlock or another rule of the PTX ISA broken.
 
-    `HazardError(rule, ...)` makes the class that the rule belongs to; docs/emulator.md says what
+    `HazardError(rule, ...)` makes the class that the rule belongs to; docs/hazards.md says what
     each rule means.
 
     Attributes:

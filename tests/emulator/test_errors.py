@@ -15,7 +15,7 @@ SOURCES = sorted((ROOT / "deep_gemm" / "emulator").rglob("*.py"))
 
 
 def rules_in_docs() -> set[str]:
-    text = (ROOT / "docs" / "emulator.md").read_text()
+    text = (ROOT / "docs" / "hazards.md").read_text()
     _, _, table = text.partition("| rule | means |")
     cells = re.findall(r"^\| ([\w, ]+) \|", table.partition("\n\n")[0], re.MULTILINE)
     return {rule.strip() for cell in cells for rule in cell.split(",")}
