@@ -106,9 +106,10 @@ class GemmConfig:
         return -(-total // 1024) * 1024
 
     @property
-    def accumulator_registers(self) -> int:
-        """Registers per math thread for the final and the partial sums."""
-        return (self.num_waves + self.num_accumulators) * self.block_n // 2
+    def held_registers(self) -> int:
+        """Registers per math thread for final and partial sums, and two k blocks' scale factors."""
+        sums = (self.num_waves + self.num_accumulators) * self.block_n // 2
+        return sums + 2 * (2 * self.num_waves + self.num_sfb)
 
     def cluster_grid(self, m: int, n: int) -> tuple[int, int]:
         """Rows and columns of clusters that cover an [m, n] matrix."""

@@ -13,10 +13,9 @@ SMEM_CAPACITY = 232_448
 
 MAX_STAGES = 32
 
-MAX_ACCUMULATOR_REGISTERS = {1: 216, 2: 208}
-"""Accumulator registers that fit beside everything else, by the number of math warpgroups: a math
-thread has 255 registers if there is one, 232 if two share the register file. No kernel within these
-limits spills (tests/compile)."""
+MAX_HELD_REGISTERS = 224
+"""Registers for sums and scale factors that fit beside everything else: a math thread has 232 where
+two warpgroups share the register file. No kernel within this limit spills (tests/compile)."""
 
 Rule = Callable[[GemmConfig], str | None]
 
@@ -53,12 +52,11 @@ def cluster_splits_tiles(config: GemmConfig) -> str | None:
     return None
 
 
-def accumulators_fit_registers(config: GemmConfig) -> str | None:
-    """The accumulators stay in registers: a spill would cost more than any tile shape gains."""
-    needed = config.accumulator_registers
-    limit = MAX_ACCUMULATOR_REGISTERS[config.num_math_warpgroups]
-    if needed > limit:
-        return f"accumulators need {needed} registers, the limit is {limit}"
+def sums_fit_registers(config: GemmConfig) -> str | None:
+    """The sums stay in registers: a spill would cost more than any tile shape gains."""
+    needed = config.held_registers
+    if needed > MAX_HELD_REGISTERS:
+        return f"sums and scale factors need {needed} registers, the limit is {MAX_HELD_REGISTERS}"
     return None
 
 
@@ -81,7 +79,7 @@ def shared_memory_fits(config: GemmConfig) -> str | None:
 
 RULES: tuple[tuple[Rule, ...], ...] = (
     (block_m_fits_warpgroups, block_n_is_an_instruction_shape, cluster_splits_tiles),
-    (accumulators_fit_registers, rounds_split_slabs),
+    (sums_fit_registers, rounds_split_slabs),
     (shared_memory_fits,),
 )
 """In groups: the rules of one group rely on those of the groups before."""

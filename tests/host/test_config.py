@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from deep_gemm.config.cost_model import estimate, unique_bytes
 from deep_gemm.config.gemm_config import GemmConfig
 from deep_gemm.config.legality import (
-    MAX_ACCUMULATOR_REGISTERS,
+    MAX_HELD_REGISTERS,
     MAX_STAGES,
     RULES,
     SMEM_CAPACITY,
@@ -42,9 +42,9 @@ BROKEN = [
     (GemmConfig(64, 120, 4, 1), "block_n_is_an_instruction_shape", "16 in 16..256, got 120"),
     (GemmConfig(64, 64, 4, 1, 2, 2), "cluster_splits_tiles", "more than 2 CTAs .* got 4"),
     (GemmConfig(64, 64, 4, 1, 1, 3), "cluster_splits_tiles", "more than 2 CTAs .* got 3"),
-    (GemmConfig(64, 224, 2, 1), "accumulators_fit_registers", "need 224 registers.* 216"),
-    (GemmConfig(128, 256, 2, 2), "accumulators_fit_registers", "need 256 registers.* 208"),
-    (GemmConfig(256, 144, 2, 2), "accumulators_fit_registers", "need 216 registers.* 208"),
+    (GemmConfig(64, 224, 2, 1), "sums_fit_registers", "need 234 registers.* 224"),
+    (GemmConfig(128, 256, 2, 2), "sums_fit_registers", "need 264 registers.* 224"),
+    (GemmConfig(256, 144, 2, 2), "sums_fit_registers", "need 228 registers.* 224"),
     (GemmConfig(64, 96, 4, 1, 1, 1, 2), "rounds_split_slabs", "divide 3 slabs, got 2"),
     (GemmConfig(256, 128, 3, 2, 1, 1, 0), "rounds_split_slabs", "divide 4 slabs, got 0"),
     (GemmConfig(64, 64, 1, 1), "shared_memory_fits", r"2\.\.32, got 1"),
@@ -88,9 +88,8 @@ def test_sizes_of_zero_are_illegal_and_no_crash(config: GemmConfig) -> None:
 
 
 def test_the_limits_themselves_are_legal() -> None:
-    for widest in (GemmConfig(64, 144, 2, 1), GemmConfig(128, 208, 2, 2)):
-        limit = MAX_ACCUMULATOR_REGISTERS[widest.num_math_warpgroups]
-        assert widest.accumulator_registers == limit and not broken_rules(widest)
+    for widest in (GemmConfig(64, 144, 2, 1), GemmConfig(128, 144, 2, 2)):
+        assert widest.held_registers == MAX_HELD_REGISTERS and not broken_rules(widest)
     assert not broken_rules(GemmConfig(16, 16, max_stages(16, 16, 1), 1, 1, 2))
     assert not broken_rules(GemmConfig(256, 16, 2, 2, 2, 1))
 
