@@ -6,8 +6,9 @@ shared memory, the math warpgroups' own round of multiplying and promoting, and 
 loads over the stages that hide it. HBM adds its time, but for what overlaps.
 
 The constants were fitted to a sweep of 2055 kernels over 42 problems on one H100, without those of
-two stages, but for ROUND_CLOCKS, which comes from a later sweep of 425. Both lie in
-benchmarks/results; `python -m benchmarks regret` says how far the choices are from their best.
+two stages, but for ROUND_CLOCKS, which was read off single comparisons; a fit to a later sweep of
+425 gives 440. Both sweeps lie in benchmarks/results; `python -m benchmarks regret` says how far the
+choices are from their best.
 """
 
 from __future__ import annotations

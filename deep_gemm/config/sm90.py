@@ -14,9 +14,8 @@ BLOCK_N = tuple(range(16, 257, 16))
 MIN_STAGES = 3
 """With two stages, the loads of one k block never run under more than one other: too few to pay."""
 
-
 MAX_STORE_ROUNDS = 4
-"""More of them were never worth the stages that they make room for."""
+"""More have not been measured."""
 
 
 def block_m_candidates(m: int) -> tuple[int, ...]:

@@ -45,14 +45,17 @@ def _extent(tensor: torch.Tensor) -> int:
 
 
 def _sfa_map(sfa: torch.Tensor, config: GemmConfig) -> tuple[SfaLoad, BoxMap | None]:
-    """How SFA is loaded, and its tensor map if by TMA: 16 aligned bytes along one dimension."""
+    """How SFA is loaded, and its tensor map if by TMA.
+
+    TMA wants 16 aligned bytes along one dimension, and lines along it that do not overlap.
+    """
     rows, num_k_blocks = sfa.shape
     stride_m, stride_k = sfa.stride()
     if sfa.data_ptr() % 16 == 0:
-        if stride_k == 1 and stride_m > 0 and stride_m % 4 == 0:
+        if stride_k == 1 and stride_m >= num_k_blocks and stride_m % 4 == 0:
             box = (SF_GROUP, config.block_m)
             return SfaLoad.TMA_ALONG_K, BoxMap(FLOAT32, (num_k_blocks, rows), (4 * stride_m,), box)
-        if stride_m == 1 and stride_k > 0 and stride_k % 4 == 0:
+        if stride_m == 1 and stride_k >= rows and stride_k % 4 == 0:
             box = (config.block_m, SF_GROUP)
             return SfaLoad.TMA_ALONG_M, BoxMap(FLOAT32, (rows, num_k_blocks), (4 * stride_k,), box)
     return SfaLoad.WORDS, None
