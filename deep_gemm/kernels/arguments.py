@@ -5,8 +5,12 @@ from __future__ import annotations
 import ctypes
 from ctypes import c_int64, c_uint32, c_void_p
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from deep_gemm.tensor_map import TensorMap
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 ALIGNMENT = 64
 """Alignment of a tensor map, and so of a struct that holds one, in bytes."""
@@ -20,7 +24,26 @@ class SfaLoad(IntEnum):
     TMA_ALONG_M = 2
 
 
-class DenseArguments(ctypes.Structure):
+class KernelArguments(ctypes.Structure):
+    """A kernel's only parameter; each kernel's struct derives from it."""
+
+    @classmethod
+    def cxx_size(cls) -> int:
+        """`sizeof` in C++, where the tensor maps' alignment pads the struct."""
+        return -(-ctypes.sizeof(cls) // ALIGNMENT) * ALIGNMENT
+
+    @classmethod
+    def allocate(cls) -> Self:
+        """A zeroed struct at a multiple of 64 bytes."""
+        memory = (ctypes.c_char * (cls.cxx_size() + ALIGNMENT))()
+        return cls.from_buffer(memory, -ctypes.addressof(memory) % ALIGNMENT)
+
+    def address_of(self, field: str) -> int:
+        """Address of one field."""
+        return ctypes.addressof(self) + int(getattr(type(self), field).offset)
+
+
+class DenseArguments(KernelArguments):
     """Parameters of a dense FP8 GEMM, in the order of the C++ struct."""
 
     _fields_ = (
@@ -40,18 +63,3 @@ class DenseArguments(ctypes.Structure):
         ("band", c_uint32),
         ("sfa_load", c_uint32),
     )
-
-    @classmethod
-    def cxx_size(cls) -> int:
-        """`sizeof` in C++, where the tensor maps' alignment pads the struct."""
-        return -(-ctypes.sizeof(cls) // ALIGNMENT) * ALIGNMENT
-
-    @classmethod
-    def allocate(cls) -> DenseArguments:
-        """A zeroed struct at a multiple of 64 bytes."""
-        memory = (ctypes.c_char * (cls.cxx_size() + ALIGNMENT))()
-        return cls.from_buffer(memory, -ctypes.addressof(memory) % ALIGNMENT)
-
-    def address_of(self, field: str) -> int:
-        """Address of one field."""
-        return ctypes.addressof(self) + int(getattr(type(self), field).offset)

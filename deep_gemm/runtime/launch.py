@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 
 from deep_gemm.jit.compiler import CompiledKernel
-from deep_gemm.kernels.arguments import DenseArguments
+from deep_gemm.kernels.arguments import KernelArguments
 from deep_gemm.runtime.cuda import ERROR_INVALID_CONTEXT, driver, launch_config
 from deep_gemm.tensor_map import BoxMap
 
@@ -36,7 +36,7 @@ class KernelLaunch:
     """
 
     kernel: CompiledKernel
-    arguments: DenseArguments
+    arguments: KernelArguments
     maps: tuple[tuple[str, BoxMap], ...]
     pointers: tuple[tuple[str, int], ...]
     grid: int
