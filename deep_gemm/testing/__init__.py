@@ -11,6 +11,7 @@ from deep_gemm.testing.bench import (
     profile_kernels,
     suppress_stdout_stderr,
 )
+from deep_gemm.testing.grouped_reference import by_k_group, by_masked_group, by_row_group
 from deep_gemm.testing.numeric import (
     GuardedOutput,
     assert_bitwise_equal,
@@ -34,6 +35,9 @@ __all__ = [
     "assert_bitwise_equal",
     "bench",
     "bench_kineto",
+    "by_k_group",
+    "by_masked_group",
+    "by_row_group",
     "calc_diff",
     "count_bytes",
     "dequantize",
