@@ -4,6 +4,7 @@
 #include "common/types.cuh"
 #include "config.cuh"
 #include "kernels/arguments.cuh"
+#include "layout/accumulator.cuh"
 #include "pipeline/shared_storage.cuh"
 #include "ptx/memory.cuh"
 
@@ -22,38 +23,43 @@ struct SfaLayout {
           k_stride(load == SfaLoad::kTmaAlongM ? kConfig.block_m : 1) {}
 };
 
-// What one thread multiplies its partial sums of one k block and M64 slice by: sfa * sfb.
+// 1D2D: the scale factors of B that a block touches, 128 columns each.
 template <GemmConfig kConfig>
-struct ScaleProducts {
-    // Of the columns that the block touches, 128 each, and of the thread's two rows, 8 apart.
-    float product[kConfig.num_sfb()][2];
+struct ColumnScales128 {
+    float value[kConfig.num_sfb()];
 
-    // For row `half` at `column`, counted from the origin of the block's first scale factor of B.
-    DG_DEVICE float at(int half, uint32_t column) const {
-        float selected = product[0][half];
+    DG_DEVICE void read(const float* group, int k_in_group) {
 #pragma unroll
-        for (int i = 1; i < kConfig.num_sfb(); ++i) {
-            if (column >= static_cast<uint32_t>(i * kConfig.kGranN)) selected = product[i][half];
+        for (int i = 0; i < kConfig.num_sfb(); ++i) {
+            value[i] = ptx::load_shared(group + i * kConfig.kSfGroup + k_in_group);
         }
-        return selected;
     }
 };
+
+// 1D1D: those of the thread's own columns, 8j + 2(t % 4) and the one behind, for all j.
+template <GemmConfig kConfig>
+struct ColumnScales1 {
+    float value[kConfig.block_n / 4];
+
+    DG_DEVICE void read(const float* group, int k_in_group) {
+        const float* row = group + k_in_group * kConfig.block_n + accumulator_column(threadIdx.x);
+#pragma unroll
+        for (int j = 0; j < kConfig.block_n / 8; ++j) {
+            ptx::load_shared(row + 8 * j, value[2 * j], value[2 * j + 1]);
+        }
+    }
+};
+
+template <GemmConfig kConfig, bool kIs1d1d = kConfig.is_1d1d()>
+struct ColumnScales : ColumnScales128<kConfig> {};
+template <GemmConfig kConfig>
+struct ColumnScales<kConfig, true> : ColumnScales1<kConfig> {};
 
 // The scale factors that one thread needs for one k block.
 template <GemmConfig kConfig>
 struct ScaleFactors {
-    float a[kConfig.num_waves()][2];
-    float b[kConfig.num_sfb()];
-
-    DG_DEVICE ScaleProducts<kConfig> products(int wave) const {
-        ScaleProducts<kConfig> result;
-#pragma unroll
-        for (int i = 0; i < kConfig.num_sfb(); ++i) {
-            result.product[i][0] = a[wave][0] * b[i];
-            result.product[i][1] = a[wave][1] * b[i];
-        }
-        return result;
-    }
+    float a[kConfig.num_waves()][2];  // of the thread's two rows, 8 apart, in each M64 slice
+    ColumnScales<kConfig> b;
 };
 
 // Walks the ring, k block by k block, for one thread.
@@ -85,10 +91,7 @@ struct ScaleFactorReader {
                 sf.a[wave][half] = ptx::load_shared(sfa + row * layout.row_stride);
             }
         }
-#pragma unroll
-        for (int i = 0; i < kConfig.num_sfb(); ++i) {
-            sf.b[i] = ptx::load_shared(&smem.sfb[state.stage][i][k_in_group]);
-        }
+        sf.b.read(smem.sfb[state.stage], k_in_group);
         if (++k_in_group == kConfig.kSfGroup || is_last) {
             pipeline.consumer_release(pipeline.release_address(state));
             state.advance();
