@@ -71,15 +71,15 @@ def operand_transform(argument: str, x: torch.Tensor) -> Transform:
     return functools.partial(k_major, argument)
 
 
-def sf_transform(sf: torch.Tensor, is_1d1d: bool, is_sfb: bool) -> Transform:
+def sf_transform(sf: torch.Tensor, is_1d1d: bool, along_k_too: bool) -> Transform:
     """What brings scale factors [.., rows, k blocks] into a form that the kernel takes.
 
-    1D2D kernels take any. 1D1D kernels load by TMA, SFB along its rows only.
+    1D2D kernels take any. 1D1D kernels load by TMA, along rows, or where `along_k_too` along K.
     """
     if not is_1d1d:
         return as_it_is
     batched = sf if sf.dim() == 3 else sf.unsqueeze(0)
-    if along_rows(batched) is not None or (not is_sfb and along_k(batched) is not None):
+    if along_rows(batched) is not None or (along_k_too and along_k(batched) is not None):
         return as_it_is
     return mn_major
 
