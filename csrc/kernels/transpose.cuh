@@ -1,9 +1,8 @@
 // Transposition of a batch of matrices: out[b][c][r] = in[b][r][c], elements of 1 or 4 bytes.
 //
-//   in   [batch, rows, columns], any strides; fast where columns are contiguous and every row
-//   starts
+//   in   [batch, rows, columns], any strides; fast if columns lie side by side and every row starts
 //        at a multiple of 16 bytes
-//   out  [batch, columns, rows], rows contiguous; fast where every column starts at such a multiple
+//   out  [batch, columns, rows], rows side by side; fast if every column starts at such a multiple
 //
 // A CTA moves one tile of 128 rows by 128 bytes of columns. Global memory is read and written 16
 // bytes a thread and whole 128-byte lines at a time; rows become columns on the way, in registers:
@@ -33,30 +32,30 @@ struct TransposeArguments {
     uint32_t columns;
 };
 
-// A place of shared memory for one tile, stored by columns.
+// Shared memory for one tile, stored by columns.
 template <int kElementBytes>
 struct TransposeTile {
     static_assert(kElementBytes == 1 || kElementBytes == 4);
     static constexpr uint32_t kRows = 128;
     static constexpr uint32_t kColumns = 128 / kElementBytes;
+    static constexpr uint32_t kColumnBytes = kRows * kElementBytes;
     static constexpr uint32_t kThreads = 256;
     static constexpr uint32_t kBlockRows = 4;                // of the block that a thread reads,
     static constexpr uint32_t kVector = 16 / kElementBytes;  // and its columns: 16 bytes
     static_assert(kThreads * kBlockRows * kVector == kRows * kColumns);
 
-    alignas(16) uint8_t bytes[kRows * kColumns * kElementBytes];
+    alignas(16) uint8_t bytes[kColumns * kColumnBytes];
 
-    // Eight threads side by side write to columns whose places differ by multiples of 128 bytes,
-    // the width of all banks: so the 16-byte chunks of a column are permuted by its number. A chunk
-    // stays within its 128 bytes, so threads that read a column still touch every bank once.
+    // Where an element lies, in bytes. Threads side by side write to columns that are kVector
+    // apart: a multiple of 128 bytes, the width of all banks. So the 16-byte chunks of a column are
+    // permuted, alike in the columns of one vector and differently in those of the next seven. A
+    // chunk stays within its 128 bytes: threads that read one column touch every bank once all the
+    // same.
     static DG_HOST_DEVICE constexpr uint32_t offset(uint32_t row, uint32_t column) {
-        return (column * kRows + row) * kElementBytes ^ column / kVector % 8 * 16;
+        return (column * kColumnBytes + row * kElementBytes) ^ (column / kVector % 8 * 16);
     }
 
-    template <typename T>
-    DG_DEVICE T& at(uint32_t row, uint32_t column) {
-        return *reinterpret_cast<T*>(bytes + offset(row, column));
-    }
+    DG_DEVICE uint8_t* at(uint32_t row, uint32_t column) { return bytes + offset(row, column); }
 };
 
 template <int kElementBytes>
@@ -83,19 +82,22 @@ DG_DEVICE void transpose_bytes(uint32_t (&words)[4]) {
 
 // Writes one word of each of four rows to the tile: one column of 4 bytes, or four of a byte each.
 template <int kElementBytes>
-DG_DEVICE void write_words(TransposeTile<kElementBytes>& tile, uint32_t row, uint32_t column,
-                           uint32_t row0, uint32_t row1, uint32_t row2, uint32_t row3) {
+DG_DEVICE void write_words(uint8_t* place, uint32_t row0, uint32_t row1, uint32_t row2,
+                           uint32_t row3) {
     if constexpr (kElementBytes == 4) {
-        tile.template at<uint4>(row, column) = {row0, row1, row2, row3};
+        *reinterpret_cast<uint4*>(place) = {row0, row1, row2, row3};
     } else {
         uint32_t words[4] = {row0, row1, row2, row3};
         transpose_bytes(words);
 #pragma unroll
-        for (uint32_t i = 0; i < 4; ++i) tile.template at<uint32_t>(row, column + i) = words[i];
+        for (uint32_t i = 0; i < 4; ++i) {
+            constexpr uint32_t kColumnBytes = TransposeTile<kElementBytes>::kColumnBytes;
+            *reinterpret_cast<uint32_t*>(place + i * kColumnBytes) = words[i];
+        }
     }
 }
 
-// Reads this thread's block of the tile.
+// Reads this thread's block of the tile: element by element at an edge of the matrix, or if asked.
 //   in                     the tile's first element
 //   num_rows, num_columns  from there to the end of the matrix
 template <int kElementBytes, typename Element>
@@ -103,35 +105,37 @@ DG_DEVICE void load_tile(TransposeTile<kElementBytes>& tile, const Element* in,
                          const TransposeArguments& args, uint32_t num_rows, uint32_t num_columns,
                          bool in_vectors) {
     using Tile = TransposeTile<kElementBytes>;
-    constexpr uint32_t kColumnsOfWord = 4 / kElementBytes;
     const uint32_t row = threadIdx.x / 8 * Tile::kBlockRows;
     const uint32_t column = threadIdx.x % 8 * Tile::kVector;
     const Element* source = in + row * args.in_stride_row + column * args.in_stride_column;
 
     if (in_vectors && row + Tile::kBlockRows <= num_rows && column + Tile::kVector <= num_columns) {
+        constexpr uint32_t kWordBytes = 4 / kElementBytes * Tile::kColumnBytes;
+        uint8_t* place = tile.at(row, column);
         uint4 rows[Tile::kBlockRows];
 #pragma unroll
         for (uint32_t i = 0; i < Tile::kBlockRows; ++i) {
             rows[i] = *reinterpret_cast<const uint4*>(source + i * args.in_stride_row);
         }
         const auto& [r0, r1, r2, r3] = rows;
-        write_words(tile, row, column, r0.x, r1.x, r2.x, r3.x);
-        write_words(tile, row, column + kColumnsOfWord, r0.y, r1.y, r2.y, r3.y);
-        write_words(tile, row, column + 2 * kColumnsOfWord, r0.z, r1.z, r2.z, r3.z);
-        write_words(tile, row, column + 3 * kColumnsOfWord, r0.w, r1.w, r2.w, r3.w);
+        write_words<kElementBytes>(place, r0.x, r1.x, r2.x, r3.x);
+        write_words<kElementBytes>(place + kWordBytes, r0.y, r1.y, r2.y, r3.y);
+        write_words<kElementBytes>(place + 2 * kWordBytes, r0.z, r1.z, r2.z, r3.z);
+        write_words<kElementBytes>(place + 3 * kWordBytes, r0.w, r1.w, r2.w, r3.w);
         return;
     }
     for (uint32_t j = 0; j < Tile::kVector && column + j < num_columns; ++j) {
 #pragma unroll
         for (uint32_t i = 0; i < Tile::kBlockRows; ++i) {
             if (row + i >= num_rows) continue;
-            tile.template at<Element>(row + i, column + j) =
+            *reinterpret_cast<Element*>(tile.at(row + i, column + j)) =
                 source[i * args.in_stride_row + j * args.in_stride_column];
         }
     }
 }
 
-// Writes the tile to out, from the place of its first element on.
+// Writes the tile to out, from the place of its first element on; threads side by side write one
+// column.
 template <int kElementBytes, typename Element>
 DG_DEVICE void store_tile(TransposeTile<kElementBytes>& tile, Element* out,
                           const TransposeArguments& args, uint32_t num_rows, uint32_t num_columns,
@@ -141,25 +145,28 @@ DG_DEVICE void store_tile(TransposeTile<kElementBytes>& tile, Element* out,
     constexpr uint32_t kColumnsAtOnce = Tile::kThreads / kVectorsOfColumn;
     const uint32_t row = threadIdx.x % kVectorsOfColumn * Tile::kVector;
     const uint32_t first_column = threadIdx.x / kVectorsOfColumn;
-    const bool is_whole = in_vectors && row + Tile::kVector <= num_rows;
+    const uint32_t end_column = min(num_columns, Tile::kColumns);
 
+    if (in_vectors && row + Tile::kVector <= num_rows) {
 #pragma unroll
-    for (uint32_t i = 0; i < Tile::kColumns; i += kColumnsAtOnce) {
-        const uint32_t column = first_column + i;
-        if (column >= num_columns) break;
-        Element* destination = out + column * args.out_stride_column + row;
-        if (is_whole) {
-            *reinterpret_cast<uint4*>(destination) = tile.template at<uint4>(row, column);
-            continue;
+        for (uint32_t i = 0; i < Tile::kColumns; i += kColumnsAtOnce) {
+            const uint32_t column = first_column + i;
+            if (column >= end_column) continue;
+            *reinterpret_cast<uint4*>(out + column * args.out_stride_column + row) =
+                *reinterpret_cast<const uint4*>(tile.at(row, column));
         }
-#pragma unroll 1
-        for (uint32_t j = 0; j < Tile::kVector && row + j < num_rows; ++j) {
-            destination[j] = tile.template at<Element>(row + j, column);
+        return;
+    }
+    const uint32_t end_row = min(num_rows, row + Tile::kVector);
+    for (uint32_t column = first_column; column < end_column; column += kColumnsAtOnce) {
+        for (uint32_t i = row; i < end_row; ++i) {
+            out[column * args.out_stride_column + i] =
+                *reinterpret_cast<const Element*>(tile.at(i, column));
         }
     }
 }
 
-// Whether each of these numbers of elements, from this address on, is a multiple of 16 bytes.
+// Whether an address, and all that lie at these strides from it, are multiples of 16 bytes.
 template <int kElementBytes>
 DG_DEVICE bool is_aligned(const void* address, int64_t stride, int64_t other_stride) {
     const uint64_t strides = static_cast<uint64_t>((stride | other_stride) * kElementBytes);

@@ -78,7 +78,7 @@ def k_major(argument: str, x: torch.Tensor) -> torch.Tensor:
         x: [rows, k] or [groups, rows, k] float8_e4m3fn, contiguous along k or along rows.
 
     Returns:
-        A tensor of x's shape with a last stride of 1, row-major without gaps if it is new.
+        A tensor of x's shape and values, contiguous along k, and contiguous altogether if it is new.
 
     Raises:
         ArgumentError: another dtype or number of dimensions, or contiguous along neither.
@@ -108,8 +108,9 @@ def mn_major(sf: torch.Tensor) -> torch.Tensor:
         sf: [mn, k] or [groups, mn, k] FP32, any strides.
 
     Returns:
-        A tensor of sf's shape and values with strides (.., 1, align(mn, 4)); what lies between a
-        column's end and the next column is undefined.
+        A tensor of sf's shape and values at a multiple of 16 bytes, with strides
+        (k * align(mn, 4), 1, align(mn, 4)); those of a dimension of size 1 may be others. What lies
+        between the end of a column and the next column is undefined.
 
     Raises:
         ArgumentError: another dtype or number of dimensions.
