@@ -78,7 +78,7 @@ def k_major(argument: str, x: torch.Tensor) -> torch.Tensor:
         x: [rows, k] or [groups, rows, k] float8_e4m3fn, contiguous along k or along rows.
 
     Returns:
-        A tensor of x's shape and values, contiguous along k, and contiguous altogether if it is new.
+        A tensor of x's shape and values, contiguous along k; a new one without gaps.
 
     Raises:
         ArgumentError: another dtype or number of dimensions, or contiguous along neither.
