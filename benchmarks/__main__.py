@@ -1,4 +1,4 @@
-"""`python -m benchmarks [dense|sweep|regret|compile|table]`; without a verb: the dense table."""
+"""`python -m benchmarks [dense|transpose|sweep|regret|compile|table]`; by default dense."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import compiling, dense, regret, results, sweep, table
+from benchmarks import compiling, dense, regret, results, sweep, table, transpose
 from benchmarks.children import ROOT, ChildDied, Message, log
 from benchmarks.problems import choose
 
@@ -21,12 +21,13 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv or ["dense"])
     verbs = {
         "dense": _dense,
+        "transpose": _transpose,
         "sweep": _sweep,
         "regret": _regret,
         "compile": _compile,
         "table": _table,
     }
-    if arguments.verb in ("dense", "sweep") and not torch.cuda.is_available():
+    if arguments.verb in ("dense", "transpose", "sweep") and not torch.cuda.is_available():
         log(f"{arguments.verb}: needs an NVIDIA GPU, and torch {torch.__version__} found none")
         return 1
     try:
@@ -55,6 +56,11 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--repeats", type=int, default=10, help="calls of each row in a pass")
     verb.add_argument("--host-calls", type=int, default=2000, help="0 leaves the host's time out")
     verb.add_argument("--sustained", type=float, default=0.5, help="seconds per row at M = 4096")
+
+    verb = verbs.add_parser("transpose", help="the transposing kernel beside torch's copy")
+    verb.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
+    verb.add_argument("--commit", help="what is measured, where there is no repository")
+    verb.add_argument("--passes", type=int, default=5)
 
     verb = verbs.add_parser("sweep", parents=[measured], help="many configurations of every row")
     verb.add_argument("--top", type=int, default=0, help="only so many, by the cost model")
@@ -97,6 +103,19 @@ def _dense(arguments: argparse.Namespace) -> int:
     log(f"wrote {path}")
     rows = table.rows_of(document, "dense")
     return 0 if all(row["ours_us"] for row in rows) or "ours" not in peers else 1
+
+
+def _transpose(arguments: argparse.Namespace) -> int:
+    path = transpose.run(
+        transpose.Options(
+            out=arguments.out,
+            passes=arguments.passes,
+            commit=arguments.commit or results.describe_commit(),
+        )
+    )
+    print(transpose.render(table.load(path)))
+    log(f"wrote {path}")
+    return 0
 
 
 def _sweep(arguments: argparse.Namespace) -> int:

@@ -1,11 +1,10 @@
-"""What the public functions share: calls that were seen before, and the forms operands come in."""
+"""What the public functions share: the choice of a kernel, and the forms that operands come in."""
 
 from __future__ import annotations
 
 import functools
 import sys
 from collections.abc import Callable
-from typing import Generic, TypeVar
 
 import torch
 
@@ -23,26 +22,6 @@ Transform = Callable[[torch.Tensor], torch.Tensor]
 
 Transforms = tuple[Transform, ...]
 """One for each tensor of a launch."""
-
-MAX_CALLS = 8192
-"""Calls that are remembered, at about 3 KB each; the oldest goes first."""
-
-Call = TypeVar("Call")
-
-
-class CallCache(Generic[Call]):
-    """What is to be done for each kind of call, by everything that it depends on."""
-
-    def __init__(self) -> None:
-        self._calls: dict[object, Call] = {}
-        self.get = self._calls.get
-
-    def remember(self, key: object, call: Call) -> Call:
-        """Keeps what is to be done for calls of this key, and returns it."""
-        while len(self._calls) >= MAX_CALLS:
-            self._calls.pop(next(iter(self._calls)), None)
-        self._calls[key] = call
-        return call
 
 
 def chosen(problem: GemmProblem) -> Selection:

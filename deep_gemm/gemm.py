@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from deep_gemm.call_cache import CallCache
 from deep_gemm.calls import (
-    CallCache,
     Operand,
     Transforms,
     as_it_is,
