@@ -1,32 +1,36 @@
-"""`python -m benchmarks [dense|sweep|regret|compile|table]`; without a verb: the dense table."""
+"""`python -m benchmarks VERB`; without a verb: the dense table."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from benchmarks import compiling, dense, regret, results, sweep, table
+from benchmarks import compiling, dense, grouped, regret, results, run, sweep, table, transpose
 from benchmarks.children import ROOT, ChildDied, Message, log
-from benchmarks.problems import choose
+from benchmarks.problems import choose, choose_grouped
 
 RESULTS = ROOT / "benchmarks" / "results"
 PEER = ROOT / "third-party" / "peer"
 NUM_SMS = 132
+NEED_A_GPU = ("dense", "grouped", "transpose", "sweep")
 
 
 def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv or ["dense"])
     verbs = {
         "dense": _dense,
+        "grouped": _grouped,
+        "transpose": _transpose,
         "sweep": _sweep,
         "regret": _regret,
         "compile": _compile,
         "table": _table,
     }
-    if arguments.verb in ("dense", "sweep") and not torch.cuda.is_available():
+    if arguments.verb in NEED_A_GPU and not torch.cuda.is_available():
         log(f"{arguments.verb}: needs an NVIDIA GPU, and torch {torch.__version__} found none")
         return 1
     try:
@@ -40,27 +44,25 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
 
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--rows", nargs="+", default=[], help="such as 16x2112x7168 or 16x*x*")
-
-    measured = argparse.ArgumentParser(add_help=False, parents=[common])
-    measured.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
-    measured.add_argument("--commit", help="what is measured, where there is no repository")
-    measured.add_argument("--budget", type=float, default=420, help="seconds, then it rounds off")
-
-    verb = verbs.add_parser("dense", parents=[measured], help="the dense table beside its peers")
-    verb.add_argument("--peers", nargs="+", choices=dense.PEERS, default=dense.PEERS)
-    verb.add_argument("--peer-path", type=Path, default=PEER, help="where the reference is")
-    verb.add_argument("--passes", type=int, default=5)
-    verb.add_argument("--repeats", type=int, default=10, help="calls of each row in a pass")
+    verb = verbs.add_parser("dense", help="the dense table beside its peers")
+    _add_run(verb, dense.PEERS, budget=420, sustained=0.5)
     verb.add_argument("--host-calls", type=int, default=2000, help="0 leaves the host's time out")
-    verb.add_argument("--sustained", type=float, default=0.5, help="seconds per row at M = 4096")
 
-    verb = verbs.add_parser("sweep", parents=[measured], help="many configurations of every row")
+    verb = verbs.add_parser("grouped", help="grouped GEMMs and weight gradients beside their peer")
+    _add_run(verb, grouped.PEERS, budget=150, sustained=0.2)
+
+    verb = verbs.add_parser("transpose", help="the transposing kernel beside torch's copy")
+    verb.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
+    verb.add_argument("--commit", help="what is measured, where there is no repository")
+    verb.add_argument("--passes", type=int, default=5)
+
+    verb = verbs.add_parser("sweep", help="many configurations of every row")
+    _add_measured(verb, budget=420)
     verb.add_argument("--top", type=int, default=0, help="only so many, by the cost model")
     verb.add_argument("--repeats", type=int, default=5, help="calls of each configuration")
 
-    verb = verbs.add_parser("compile", parents=[common], help="compile times; needs no GPU")
+    verb = verbs.add_parser("compile", help="compile times; needs no GPU")
+    _add_rows(verb)
     verb.add_argument("--processes", type=int, default=compiling.half_the_cores())
 
     verb = verbs.add_parser("regret", help="the cost model's choices against a sweep; no GPU")
@@ -68,35 +70,89 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("table", help="a result file as Markdown and as a picture")
     verb.add_argument("result", type=Path)
-    verb.add_argument("--write", action="store_true", help="put it into README.md")
+    verb.add_argument("--write", action="store_true", help="put it where it is shown")
     return parser
 
 
+def _add_rows(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--rows",
+        nargs="+",
+        default=[],
+        help="such as 16x2112x7168 or 16x*x*; of the grouped tables masked or wgrad-*x7168",
+    )
+
+
+def _add_measured(verb: argparse.ArgumentParser, budget: float) -> None:
+    _add_rows(verb)
+    verb.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
+    verb.add_argument("--commit", help="what is measured, where there is no repository")
+    verb.add_argument("--budget", type=float, default=budget, help="seconds, then it rounds off")
+
+
+def _add_run(
+    verb: argparse.ArgumentParser, peers: tuple[str, ...], budget: float, sustained: float
+) -> None:
+    _add_measured(verb, budget)
+    verb.add_argument("--peers", nargs="+", choices=peers, default=peers)
+    verb.add_argument("--peer-path", type=Path, default=PEER, help="where the reference is")
+    verb.add_argument("--passes", type=int, default=5)
+    verb.add_argument("--repeats", type=int, default=10, help="calls of each row in a pass")
+    verb.add_argument(
+        "--sustained", type=float, default=sustained, help="seconds back to back per long row"
+    )
+
+
 def _dense(arguments: argparse.Namespace) -> int:
-    peers = tuple(arguments.peers)
-    if "reference" in peers and (reason := dense.why_no_reference(arguments.peer_path)):
-        log(reason)
-        peers = tuple(peer for peer in peers if peer != "reference")
-    path = dense.run(
-        dense.Options(
+    problems, shared = choose(arguments.rows), _run_options(arguments)
+    options = dense.Options(problems=problems, host_calls=arguments.host_calls, **shared)
+    return _show(dense.measure(options), arguments)
+
+
+def _grouped(arguments: argparse.Namespace) -> int:
+    problems, shared = choose_grouped(arguments.rows), _run_options(arguments)
+    return _show(grouped.measure(run.Options(problems=problems, **shared)), arguments)
+
+
+def _transpose(arguments: argparse.Namespace) -> int:
+    path = transpose.run(
+        transpose.Options(
             out=arguments.out,
-            problems=choose(arguments.rows),
-            peers=peers,
-            peer_path=arguments.peer_path.resolve(),
             passes=arguments.passes,
-            repeats=arguments.repeats,
-            host_calls=arguments.host_calls,
-            sustained_seconds=arguments.sustained,
-            budget=arguments.budget,
             commit=arguments.commit or results.describe_commit(),
         )
     )
+    print(transpose.render(table.load(path)))
+    log(f"wrote {path}")
+    return 0
+
+
+def _run_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the runs of all tables have in common; without the reference where it cannot run."""
+    peers = tuple(arguments.peers)
+    if "reference" in peers and (reason := run.why_no_reference(arguments.peer_path)):
+        log(reason)
+        peers = tuple(peer for peer in peers if peer != "reference")
+    return {
+        "out": arguments.out,
+        "peers": peers,
+        "peer_path": arguments.peer_path.resolve(),
+        "passes": arguments.passes,
+        "repeats": arguments.repeats,
+        "sustained_seconds": arguments.sustained,
+        "budget": arguments.budget,
+        "commit": arguments.commit or results.describe_commit(),
+    }
+
+
+def _show(path: Path, arguments: argparse.Namespace) -> int:
+    """Prints a run's tables; 1 if a row of ours has no time."""
     document = table.load(path)
     picture = _draw(document, path)
     print(table.render(document, picture.name if picture else None))
     log(f"wrote {path}")
-    rows = table.rows_of(document, "dense")
-    return 0 if all(row["ours_us"] for row in rows) or "ours" not in peers else 1
+    complete = all(row["ours_us"] for row in table.main_rows(document))
+    return 0 if complete or "ours" not in arguments.peers else 1
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
@@ -139,7 +195,7 @@ def _table(arguments: argparse.Namespace) -> int:
     text = table.render(document, table.relative(picture) if picture else None)
     print(text)
     if arguments.write:
-        table.write_readme(ROOT / "README.md", text)
+        table.write_between(ROOT / table.home(document), text)
     return 0
 
 

@@ -2,13 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
-from benchmarks.problems import Problem
+from benchmarks.problems import BLOCK, AnyProblem, Problem
 from deep_gemm.quantize import per_block_cast_to_fp8, per_token_cast_to_fp8
-from deep_gemm.utils.math import align
+from deep_gemm.utils.math import align, ceil_div
+
+Scaled = tuple[torch.Tensor, torch.Tensor]
+
+# FP32 numbers that are cast at a time: 256 MiB, of which the cast makes several copies.
+_CAST_NUMEL = 1 << 26
+
+
+class Source(Protocol):
+    """Where FP8 data and their scale factors come from."""
+
+    device: str
+
+    def by_token(self, rows: int, k: int) -> Scaled:
+        """[rows, k] with 1x128 scale factors."""
+
+    def by_block(self, rows: int, k: int) -> Scaled:
+        """[rows, k] with 128x128 scale factors."""
+
+
+class Normal:
+    """Normally distributed operands, the same for the same problem and set."""
+
+    def __init__(self, problem: AnyProblem, set_idx: int, device: str) -> None:
+        self.device = device
+        self._generator = torch.Generator(device).manual_seed(problem.seed * 16 + set_idx)
+
+    def by_token(self, rows: int, k: int) -> Scaled:
+        return self._cast(per_token_cast_to_fp8, rows, k)
+
+    def by_block(self, rows: int, k: int) -> Scaled:
+        return self._cast(per_block_cast_to_fp8, rows, k)
+
+    def _cast(self, cast: Callable[..., Scaled], rows: int, k: int) -> Scaled:
+        step = align(ceil_div(_CAST_NUMEL, k), BLOCK)
+        parts = [
+            cast(self._normal(min(step, rows - first), k), use_ue8m0=False)
+            for first in range(0, rows, step)
+        ]
+        data = torch.cat([data.view(torch.uint8) for data, _ in parts])
+        return data.view(torch.float8_e4m3fn), torch.cat([sf for _, sf in parts])
+
+    def _normal(self, rows: int, k: int) -> torch.Tensor:
+        return torch.randn(rows, k, generator=self._generator, device=self.device)
+
+
+class Zeros:
+    """Operands that are quickly made, for calls that only have to compile a kernel."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def by_token(self, rows: int, k: int) -> Scaled:
+        return self._make(rows, k, rows)
+
+    def by_block(self, rows: int, k: int) -> Scaled:
+        return self._make(rows, k, ceil_div(rows, BLOCK))
+
+    def _make(self, rows: int, k: int, sf_rows: int) -> Scaled:
+        zeros = torch.zeros(rows, k, dtype=torch.uint8, device=self.device)
+        sf = torch.ones(sf_rows, ceil_div(k, BLOCK), device=self.device)
+        return zeros.view(torch.float8_e4m3fn), sf
 
 
 @dataclass(frozen=True)
@@ -29,46 +92,16 @@ class Operands:
     sfb: torch.Tensor
     d: torch.Tensor
 
-
-def make_operands(problem: Problem, set_idx: int, device: str = "cuda") -> Operands:
-    """Normally distributed operands, the same for the same problem and set."""
-    seed = ((problem.m * 65537 + problem.n) * 65537 + problem.k) * 16 + set_idx
-    generator = torch.Generator(device).manual_seed(seed)
-
-    def normal(rows: int) -> torch.Tensor:
-        return torch.randn(rows, problem.k, generator=generator, device=device)
-
-    a, sfa = per_token_cast_to_fp8(normal(problem.m), use_ue8m0=False)
-    b, sfb = per_block_cast_to_fp8(normal(problem.n), use_ue8m0=False)
-    return Operands(a, sfa, b, sfb, _output(problem, device))
-
-
-def make_zeros(problem: Problem, device: str = "cuda") -> Operands:
-    """Operands that are quickly made, for calls that only have to compile a kernel."""
-    num_k_blocks = -(-problem.k // 128)
-
-    def fp8(rows: int) -> torch.Tensor:
-        zeros = torch.zeros(rows, problem.k, dtype=torch.uint8, device=device)
-        return zeros.view(torch.float8_e4m3fn)
-
-    def ones(rows: int) -> torch.Tensor:
-        return torch.ones(rows, num_k_blocks, device=device)
-
-    return Operands(
-        fp8(problem.m),
-        ones(problem.m),
-        fp8(problem.n),
-        ones(-(-problem.n // 128)),
-        _output(problem, device),
-    )
+    @classmethod
+    def build(cls, problem: Problem, source: Source) -> Operands:
+        a, sfa = source.by_token(problem.m, problem.k)
+        b, sfb = source.by_block(problem.n, problem.k)
+        d = torch.empty(problem.m, problem.n, dtype=torch.bfloat16, device=source.device)
+        return cls(a, sfa, b, sfb, d)
 
 
 def mn_major(sf: torch.Tensor) -> torch.Tensor:
-    """A copy of [mn, num_k_blocks] scale factors, MN-major with TMA's alignment of 16 bytes."""
-    rows, columns = sf.shape
-    padded = sf.new_empty(columns, align(rows, 4)).t()[:rows]
+    """A copy of scale factors [..., mn, num_k_blocks], MN-major, aligned to 16 bytes for TMA."""
+    *batch, rows, columns = sf.shape
+    padded = sf.new_empty(*batch, columns, align(rows, 4)).mT[..., :rows, :]
     return padded.copy_(sf)
-
-
-def _output(problem: Problem, device: str) -> torch.Tensor:
-    return torch.empty(problem.m, problem.n, dtype=torch.bfloat16, device=device)

@@ -5,62 +5,31 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import partial
 from types import ModuleType
 from typing import Protocol
 
 import torch
 
 import deep_gemm
-from benchmarks.operands import Operands, mn_major
-from deep_gemm.testing.numeric import max_scaled_error
+from benchmarks.case import FAST_LIMIT, PROMOTED_LIMIT, Case, Launch
+from benchmarks.grouped_calls import grouped_case, our_variants
+from benchmarks.grouped_operands import GroupedOperands, Part
+from benchmarks.operands import Operands, Scaled, mn_major
+from benchmarks.problems import AnyProblem, GroupedProblem
 from deep_gemm.testing.reference import fp8_gemm_nt_reference
 
-# The largest of many elements are 6 times the scale, and rounding those to BF16 costs up to 0.024.
-# One lost instruction, 32 of K = 16384, would cost 0.2.
-PROMOTED_LIMIT = 0.05
-# Sums over all of K in the tensor cores' short accumulators. A wrong element is off by several.
-FAST_LIMIT = 1.0
-
-
-@dataclass(frozen=True)
-class Case:
-    """A call that can be timed, and what it has to compute.
-
-    Attributes:
-        launch: writes the product of a and b into d, on the current stream.
-        a, b: the operands, with 1x128 and 128x128 scale factors.
-        d: [m, n] BF16.
-        limit: largest error allowed, as `max_scaled_error` counts.
-    """
-
-    launch: Callable[[], object]
-    a: tuple[torch.Tensor, torch.Tensor]
-    b: tuple[torch.Tensor, torch.Tensor]
-    d: torch.Tensor
-    limit: float = PROMOTED_LIMIT
-
-    def check(self) -> float:
-        """Runs the call on a poisoned output and returns its error.
-
-        Raises:
-            AssertionError: the error is over the limit.
-        """
-        self.d.fill_(torch.nan)
-        self.launch()
-        error = max_scaled_error(self.d, fp8_gemm_nt_reference(self.a, self.b))
-        if error > self.limit:
-            raise AssertionError(f"wrong result: max_error {error:.3g}, at most {self.limit}")
-        return error
+AnyOperands = Operands | GroupedOperands
 
 
 class Peer(Protocol):
     """One library. A variant is one way to call it, and a column of the result."""
 
-    variants: tuple[str, ...]
+    def variants(self, problem: AnyProblem) -> tuple[str, ...]:
+        """The ways to compute a problem; none if it cannot."""
 
-    def case(self, variant: str, x: Operands) -> Case:
+    def case(self, variant: str, x: AnyOperands) -> Case:
         """A call with everything prepared that a serving engine prepares once."""
 
     def counts(self, kernel: str) -> bool:
@@ -73,12 +42,17 @@ class Peer(Protocol):
 class Ours:
     """deep_gemm of this checkout: scale factors MN-major, like the reference's, or row-major."""
 
-    variants: tuple[str, ...] = ("ours", "ours_row_major")
+    def variants(self, problem: AnyProblem) -> tuple[str, ...]:
+        if isinstance(problem, GroupedProblem):
+            return our_variants(problem)
+        return ("ours", "ours_row_major")
 
-    def case(self, variant: str, x: Operands) -> Case:
+    def case(self, variant: str, x: AnyOperands) -> Case:
+        if isinstance(x, GroupedOperands):
+            return grouped_case(deep_gemm, variant, x)
         a = (x.a, mn_major(x.sfa) if variant == "ours" else x.sfa)
         b = (x.b, x.sfb)
-        return Case(lambda: deep_gemm.fp8_gemm_nt(a, b, x.d), a, b, x.d)
+        return dense_case(lambda: deep_gemm.fp8_gemm_nt(a, b, x.d), a, b, x.d)
 
     def counts(self, kernel: str) -> bool:
         return True
@@ -90,21 +64,25 @@ class Ours:
 class Reference:
     """The packaged reference, which has our import name and so takes our place in `sys.modules`."""
 
-    variants: tuple[str, ...] = ("reference",)
-
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._library = import_peer(folder)
 
-    def case(self, variant: str, x: Operands) -> Case:
+    def variants(self, problem: AnyProblem) -> tuple[str, ...]:
+        return ("reference",)
+
+    def case(self, variant: str, x: AnyOperands) -> Case:
         library = self._library
+        if isinstance(x, GroupedOperands):
+            return grouped_case(library, variant, x)
         a = (x.a, library.get_mn_major_tma_aligned_tensor(x.sfa))
         b = (x.b, x.sfb)
         # Its own default: N and K are compiled in.
-        return Case(lambda: library.fp8_gemm_nt(a, b, x.d, compiled_dims="nk"), a, b, x.d)
+        launch = partial(library.fp8_gemm_nt, a, b, x.d, compiled_dims="nk")
+        return dense_case(launch, a, b, x.d)
 
     def counts(self, kernel: str) -> bool:
-        return "gemm_" in kernel
+        return True
 
     def versions(self) -> dict[str, str]:
         found = importlib.metadata.distributions(path=[self._folder])
@@ -120,9 +98,11 @@ class Reference:
 class CublasLt:
     """torch._scaled_mm, with block scale factors and, as a ceiling, with one per tensor."""
 
-    variants: tuple[str, ...] = ("cublaslt", "cublaslt_tensor")
+    def variants(self, problem: AnyProblem) -> tuple[str, ...]:
+        return () if isinstance(problem, GroupedProblem) else ("cublaslt", "cublaslt_tensor")
 
-    def case(self, variant: str, x: Operands) -> Case:
+    def case(self, variant: str, x: AnyOperands) -> Case:
+        assert isinstance(x, Operands)
         if variant == "cublaslt":
             return self._block_scaled(x)
         return self._tensor_scaled(x)
@@ -136,7 +116,7 @@ class CublasLt:
                 x.a, x.b.t(), scale_a=sfa, scale_b=sfb, out_dtype=torch.bfloat16, out=x.d
             )
 
-        return Case(launch, (x.a, x.sfa), (x.b, x.sfb), x.d)
+        return dense_case(launch, (x.a, x.sfa), (x.b, x.sfb), x.d)
 
     def _tensor_scaled(self, x: Operands) -> Case:
         sf = torch.full((), 2.0**-7, device=x.a.device)
@@ -153,7 +133,7 @@ class CublasLt:
             )
 
         a, b = (x.a, sf.expand_as(x.sfa)), (x.b, sf.expand_as(x.sfb))
-        return Case(launch, a, b, x.d, FAST_LIMIT)
+        return dense_case(launch, a, b, x.d, FAST_LIMIT)
 
     def counts(self, kernel: str) -> bool:
         """The product, with what it needs to add up split sums, but nothing of PyTorch's own."""
@@ -161,6 +141,17 @@ class CublasLt:
 
     def versions(self) -> dict[str, str]:
         return {}
+
+
+def dense_case(
+    launch: Launch, a: Scaled, b: Scaled, d: torch.Tensor, limit: float = PROMOTED_LIMIT
+) -> Case:
+    """A call that writes a @ b.T, with 1x128 and 128x128 scale factors, into d."""
+
+    def products() -> Iterator[Part]:
+        yield (), fp8_gemm_nt_reference(a, b)
+
+    return Case(launch, d, products, limit=limit)
 
 
 def import_peer(folder: str) -> ModuleType:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.children import ROOT, Message
-from benchmarks.problems import Problem
+from benchmarks.problems import parse
 
 METHOD = (
-    "kernel time by the CUDA profiler, L2 flushed before each call, operands torch.randn in"
+    "kernel time by the CUDA profiler, all kernels of a call together, L2 flushed before each call,"
+    " operands torch.randn in"
     " rotation, peers in turn (one process each), median over passes of each pass's median; spread"
     " is (max - min) / median of the passes; host time is the median call with a shallow queue;"
     " sustained is back to back by CUDA events; the reference with compiled_dims='nk'"
@@ -53,8 +54,8 @@ class Report:
         return {**self.header, "rows": [self._row(*key) for key in keys] + self.others}
 
     def _row(self, table: str, name: str) -> Message:
-        problem = Problem.parse(name)
-        row: Message = {"table": table, "m": problem.m, "n": problem.n, "k": problem.k}
+        problem = parse(name)
+        row: Message = {"table": table, **problem.fields}
         row.update(self.extra.get((table, name), {}))
         passes = self.us.get((table, name), {})
         for variant, us in passes.items():

@@ -24,6 +24,7 @@ class Session:
         hello: what the child said of itself.
         ready: problems that can be timed, with the variants that passed.
         max_error: by (problem, variant).
+        num_kernels: by (problem, variant), what one call launches.
         errors: why a (problem, variant), or with variant None a whole problem, has no time.
         dead: why the peer is given up, or None.
     """
@@ -34,6 +35,7 @@ class Session:
     hello: Message = field(default_factory=dict)
     ready: dict[str, list[str]] = field(default_factory=dict)
     max_error: dict[tuple[str, str], float] = field(default_factory=dict)
+    num_kernels: dict[tuple[str, str], int] = field(default_factory=dict)
     errors: dict[tuple[str, str | None], str] = field(default_factory=dict)
     dead: str | None = None
     _child: Child | None = None
@@ -77,8 +79,17 @@ class Session:
         reply = self.ask("measure", MEASURE_SECONDS, names=names, repeats=repeats)
         if "error" in reply:
             log(f"{self.name}: a pass failed: {reply['error']}")
+        for problem, counts in reply.get("num_kernels", {}).items():
+            for variant, count in counts.items():
+                self.num_kernels[problem, variant] = count
         us: dict[str, dict[str, list[float]]] = reply.get("us", {})
         return us
+
+    def release(self) -> None:
+        """Frees the memory of all problems, which cannot be timed any more."""
+        self.ready.clear()
+        if self.dead is None:
+            self.ask("release", PREPARE_SECONDS)
 
     def ask(self, command: str, timeout: float, **arguments: object) -> Message:
         """A reply; {"error": text} also if the process died, which is then started again."""

@@ -7,11 +7,11 @@ from functools import partial
 
 import torch
 
+from benchmarks.case import PROMOTED_LIMIT
 from benchmarks.children import Handler, Message, describe, serve
-from benchmarks.dense_worker import Record, describe_gpu, is_healthy
-from benchmarks.operands import Operands, make_operands, mn_major
-from benchmarks.peers import PROMOTED_LIMIT
+from benchmarks.operands import Normal, Operands, mn_major
 from benchmarks.problems import Problem
+from benchmarks.worker import Record, describe_gpu, is_healthy
 from deep_gemm.config.gemm_config import GemmConfig
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import Selection, best_band
@@ -48,7 +48,7 @@ class SweepWorker:
         """
         self._launches.clear()
         problem = Problem.parse(name)
-        x = make_operands(problem, 0, self._device)
+        x = Operands.build(problem, Normal(problem, 0, self._device))
         sfa = mn_major(x.sfa)
         expected = fp8_gemm_nt_reference((x.a, x.sfa), (x.b, x.sfb))
         for fields in configs:

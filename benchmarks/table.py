@@ -1,4 +1,4 @@
-"""A result file as the README shows it."""
+"""A result file as the documents show it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.children import ROOT, Message
+from benchmarks.problems import GROUPED
 
-BEGIN = "<!-- benchmarks:dense -->"
-END = "<!-- /benchmarks:dense -->"
+BEGIN = "<!-- benchmarks -->"
+END = "<!-- /benchmarks -->"
 
-_TIMES = ("ours_us", "ours_row_major_us", "reference_us", "cublaslt_us", "cublaslt_tensor_us")
+_TIMES = {
+    "ours_us": "ours",
+    "ours_psum_us": "ours, psum layout",
+    "ours_row_major_us": "ours, row-major SF",
+    "reference_us": "reference",
+    "cublaslt_us": "cuBLASLt block",
+    "cublaslt_tensor_us": "cuBLASLt tensor",
+}
 _HEAD = (
-    *("M", "N", "K", "ours", "ours, row-major SFA", "reference", "cuBLASLt block"),
-    *("cuBLASLt tensor", "floor", "speed-up", "floor / ours"),
+    *("table", "groups", "M", "N", "K", *_TIMES.values()),
+    *("kernels", "floor", "speed-up", "floor / ours"),
 )
 
 
@@ -29,6 +37,16 @@ def load(path: Path) -> Message:
 def rows_of(document: Message, table: str) -> list[Message]:
     """The rows of one table."""
     return [row for row in document["rows"] if row["table"] == table]
+
+
+def main_rows(document: Message) -> list[Message]:
+    """The rows that are compared with the reference, of whichever tables there are."""
+    return [row for row in document["rows"] if row["table"] in ("dense", *GROUPED)]
+
+
+def home(document: Message) -> str:
+    """The document that shows a result file, from the repository's root."""
+    return "README.md" if rows_of(document, "dense") else "docs/speed.md"
 
 
 def speed_up(row: Message) -> float | None:
@@ -50,7 +68,7 @@ def render(document: Message, picture: str | None = None) -> str:
         document: a result file's object.
         picture: path of the chart, as the README has to name it.
     """
-    parts = [_origin(document), _dense(rows_of(document, "dense")), *summary(document)]
+    parts = [_origin(document), _markdown(main_rows(document)), *summary(document)]
     if picture is not None:
         parts.append(f"![Speed-up of every row over the reference]({picture})")
     for table, title in (
@@ -59,22 +77,22 @@ def render(document: Message, picture: str | None = None) -> str:
     ):
         rows = rows_of(document, table)
         if rows:
-            parts.append(f"{title}\n\n{_dense(rows)}")
+            parts.append(f"{title}\n\n{_markdown(rows)}")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def write_readme(readme: Path, text: str) -> None:
+def write_between(path: Path, text: str) -> None:
     """Replaces what stands between the markers.
 
     Raises:
         ValueError: the markers are not there, once each and in order.
     """
-    old = readme.read_text()
+    old = path.read_text()
     head, begin, rest = old.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end or BEGIN in rest or END in head + tail:
-        raise ValueError(f"{readme} must have {BEGIN} and, below it, {END}, once each")
-    readme.write_text(f"{head}{BEGIN}\n{text}{END}{tail}")
+        raise ValueError(f"{path} must have {BEGIN} and, below it, {END}, once each")
+    path.write_text(f"{head}{BEGIN}\n{text}{END}{tail}")
 
 
 def relative(path: Path, folder: Path = ROOT) -> str:
@@ -85,11 +103,12 @@ def relative(path: Path, folder: Path = ROOT) -> str:
 
 def summary(document: Message) -> list[str]:
     """The figures that matter, one paragraph each."""
-    rows = rows_of(document, "dense")
+    rows = main_rows(document)
     parts = _against_reference([row for row in rows if speed_up(row) is not None])
-    failed = [f"{row_name(row)}: {text}" for row in rows if (text := _failure(row))]
-    if failed:
-        parts.append(f"Rows that failed: {'; '.join(failed)}.")
+    for peer, what in (("ours", "failed"), ("reference", "the reference does not compute")):
+        failed = [f"{row_name(row)}: {text}" for row in rows if (text := _failure(row, peer))]
+        if failed:
+            parts.append(f"Rows that {what}: {'; '.join(failed)}.")
     seconds = [row["compile_s"] for row in rows_of(document, "compile") if "compile_s" in row]
     if seconds:
         parts.append(
@@ -103,14 +122,16 @@ def _against_reference(rows: Sequence[Message]) -> list[str]:
     """Of rows that both have timed."""
     if not rows:
         return []
-    sizes = sorted({row["m"] for row in rows})
-    per_m = (f"M = {m}: {_mean(row for row in rows if row['m'] == m):.2f}" for m in sizes)
+    means = (
+        f"{label}: {_mean(row for row in rows if _label(row) == label):.2f}"
+        for label in dict.fromkeys(map(_label, rows))
+    )
     slower = sorted((row for row in rows if _ratio(row) < 1), key=_ratio)
     listed = ", ".join(f"{row_name(row)} ({_ratio(row):.3f})" for row in slower)
     met = sum(row["ours_us"] <= goal_us(row) for row in rows)
     return [
         f"Speed-up over the reference, geometric mean of {len(rows)} rows: "
-        f"**{_mean(rows):.2f}** ({', '.join(per_m)}).",
+        f"**{_mean(rows):.2f}** ({', '.join(means)}).",
         f"Rows slower than the reference: {listed or 'none'}.",
         f"Rows that meet their goal (floor x 1.05 + 2.5 us, and the reference): "
         f"{met} of {len(rows)}.",
@@ -118,13 +139,19 @@ def _against_reference(rows: Sequence[Message]) -> list[str]:
 
 
 def row_name(row: Message) -> str:
-    """A row's problem: `16x2112x7168`."""
-    return f"{row['m']}x{row['n']}x{row['k']}"
+    """A row's problem: `16x2112x7168`, or `masked 4x1085x7168x2048` with its groups."""
+    sizes = "x".join(str(row[name]) for name in ("groups", "m", "n", "k") if name in row)
+    return sizes if row["table"] == "dense" else f"{row['table']} {sizes}"
 
 
-def _failure(row: Message) -> str | None:
-    """Why we have no time for a row."""
-    text: str | None = row.get("errors", {}).get("ours")
+def _label(row: Message) -> str:
+    """What a row has its mean taken with."""
+    return f"M = {row['m']}" if row["table"] == "dense" else str(row["table"])
+
+
+def _failure(row: Message, peer: str) -> str | None:
+    """Why a peer has no time for a row."""
+    text: str | None = row.get("errors", {}).get(peer)
     return text
 
 
@@ -149,7 +176,7 @@ def _origin(document: Message) -> str:
     )
 
 
-def _dense(rows: Sequence[Message]) -> str:
+def _markdown(rows: Sequence[Message]) -> str:
     """The rows as a table. A column in which nothing was measured is left out."""
     if not rows:
         return ""
@@ -160,12 +187,22 @@ def _dense(rows: Sequence[Message]) -> str:
 
 
 def _cells(row: Message) -> list[str]:
+    kind = row.get("of", row["table"])
+    sizes = [str(row.get(name, "")) for name in ("groups", "m", "n", "k")]
     times = [_number(row.get(name), 1) for name in _TIMES]
     floor, ours = row.get("floor_us"), row.get("ours_us")
     share = floor / ours if floor and ours else None
-    sizes = [str(row[name]) for name in ("m", "n", "k")]
     ratios = [_number(speed_up(row), 2), _number(share, 2)]
-    return [*sizes, *times, _number(floor, 1), *ratios]
+    named = [kind if kind in GROUPED else "", *sizes]
+    return [*named, *times, _num_kernels(row), _number(floor, 1), *ratios]
+
+
+def _num_kernels(row: Message) -> str:
+    """What one call launches, of ours and of the reference; nothing where it is one kernel."""
+    counts = row.get("num_kernels", {})
+    if all(count == 1 for count in counts.values()):
+        return ""
+    return " / ".join(str(counts.get(variant, "-")) for variant in ("ours", "reference"))
 
 
 def _number(value: float | None, digits: int) -> str:

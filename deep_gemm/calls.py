@@ -1,11 +1,10 @@
-"""What the public functions share: calls that were seen before, and the forms operands come in."""
+"""What the public functions share: the choice of a kernel, and the forms that operands come in."""
 
 from __future__ import annotations
 
 import functools
 import sys
 from collections.abc import Callable
-from typing import Generic, TypeVar
 
 import torch
 
@@ -23,26 +22,6 @@ Transform = Callable[[torch.Tensor], torch.Tensor]
 
 Transforms = tuple[Transform, ...]
 """One for each tensor of a launch."""
-
-MAX_CALLS = 8192
-"""Calls that are remembered, at about 3 KB each; the oldest goes first."""
-
-Call = TypeVar("Call")
-
-
-class CallCache(Generic[Call]):
-    """What is to be done for each kind of call, by everything that it depends on."""
-
-    def __init__(self) -> None:
-        self._calls: dict[object, Call] = {}
-        self.get = self._calls.get
-
-    def remember(self, key: object, call: Call) -> Call:
-        """Keeps what is to be done for calls of this key, and returns it."""
-        while len(self._calls) >= MAX_CALLS:
-            self._calls.pop(next(iter(self._calls)), None)
-        self._calls[key] = call
-        return call
 
 
 def chosen(problem: GemmProblem) -> Selection:
@@ -71,15 +50,15 @@ def operand_transform(argument: str, x: torch.Tensor) -> Transform:
     return functools.partial(k_major, argument)
 
 
-def sf_transform(sf: torch.Tensor, is_1d1d: bool, is_sfb: bool) -> Transform:
+def sf_transform(sf: torch.Tensor, is_1d1d: bool, along_k_too: bool) -> Transform:
     """What brings scale factors [.., rows, k blocks] into a form that the kernel takes.
 
-    1D2D kernels take any. 1D1D kernels load by TMA, SFB along its rows only.
+    1D2D kernels take any. 1D1D kernels load by TMA, along rows, or where `along_k_too` along K.
     """
     if not is_1d1d:
         return as_it_is
     batched = sf if sf.dim() == 3 else sf.unsqueeze(0)
-    if along_rows(batched) is not None or (not is_sfb and along_k(batched) is not None):
+    if along_rows(batched) is not None or (along_k_too and along_k(batched) is not None):
         return as_it_is
     return mn_major
 

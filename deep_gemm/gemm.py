@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from deep_gemm.call_cache import CallCache
 from deep_gemm.calls import (
-    CallCache,
     Operand,
     Transforms,
     as_it_is,
@@ -259,8 +259,8 @@ def _prepare(tensors: Tensors, c: torch.Tensor | None, problem: GemmProblem) -> 
         operand_transform("a[0]", x),
         operand_transform("b[0]", y),
         as_it_is,
-        sf_transform(sfa, problem.is_1d1d, is_sfb=False),
-        sf_transform(sfb, problem.is_1d1d, is_sfb=True),
+        sf_transform(sfa, problem.is_1d1d, along_k_too=True),
+        sf_transform(sfb, problem.is_1d1d, along_k_too=False),
     )
     check_addresses(NAMES, tensors, transforms)
     if transforms is not None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from deep_gemm.call_cache import CallCache
 from deep_gemm.calls import (
-    CallCache,
     Operand,
     Transforms,
     as_it_is,
@@ -96,7 +96,8 @@ class _Call:
         if self.transforms is not None:
             # Held until the launch is enqueued: then their memory may be used again.
             made = [f(tensor) for f, tensor in zip(self.transforms, tensors, strict=True)]
-        self.plan.launch(*(tensor.data_ptr() for tensor in made), tensors[2].data_ptr())
+        addresses = [tensor.data_ptr() for tensor in made]
+        self.plan.launch(*addresses, addresses[2], addresses[3])
 
 
 _calls: CallCache[_Call] = CallCache()

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from deep_gemm.call_cache import CallCache
 from deep_gemm.calls import (
-    CallCache,
     Operand,
     Transforms,
     as_it_is,
@@ -218,8 +218,8 @@ def _prepare(tensors: Tensors, c: torch.Tensor | None, problem: GemmProblem) -> 
         return _Call(copies_c=copies_c, clears_d=c is None)
     transforms = needed(
         *[as_it_is] * 3,
-        sf_transform(sfa, is_1d1d=True, is_sfb=False),
-        sf_transform(sfb, is_1d1d=True, is_sfb=True),
+        sf_transform(sfa, is_1d1d=True, along_k_too=False),
+        sf_transform(sfb, is_1d1d=True, along_k_too=False),
         as_it_is,
     )
     check_addresses(NAMES, tensors, transforms)

@@ -28,7 +28,7 @@ PEER = SCRATCH / "peer"
 SITE = SCRATCH / "site"
 PEER_WHEELS = ("sgl_deep_gemm-", "apache_tvm_ffi-")
 
-JOBS = ("tests", "bench", "sweep", "all")
+JOBS = ("tests", "bench", "bench-grouped", "sweep", "all")
 # What a benchmark needs after its budget, to finish the step it is at and to write.
 MARGIN_SECONDS = 60
 GRACE_SECONDS = 10
@@ -97,8 +97,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--commit", help="for the result files, where there is no repository")
     parser.add_argument("--limit", type=float, default=3600, help="seconds for all stages")
     parser.add_argument("--bench", type=float, default=480, help="seconds for the dense table")
+    parser.add_argument("--grouped", type=float, default=150, help="seconds for the grouped tables")
     parser.add_argument("--sweep", type=float, default=480, help="seconds for the sweep")
     parser.add_argument("--rows", nargs="+", default=[], help="only these: 16x2112x7168, 16x*x*")
+    parser.add_argument("--grouped-rows", nargs="+", default=[], help="only these: masked, wgrad-*")
     return parser.parse_args(argv)
 
 
@@ -128,16 +130,21 @@ def job_stages(arguments: argparse.Namespace, out: Path) -> list[Stage]:
         wanted = dict.fromkeys(JOBS[:-1])
     commit = ("--commit", arguments.commit) if arguments.commit else ()
     rows = ("--rows", *arguments.rows) if arguments.rows else ()
-    shared = ("--out", str(out), *commit, *rows)
+    grouped_rows = ("--rows", *arguments.grouped_rows) if arguments.grouped_rows else ()
+    peer = ("--peer-path", str(PEER)) if PEER.is_dir() or arguments.wheels else ()
+    shared = ("--out", str(out), *commit)
     stages: list[Stage] = []
     for job in wanted:
         if job == "tests":
             stages += test_stages(sorted((ROOT / "tests" / "gpu").glob("test_*.py")))
         elif job == "bench":
-            peer = ("--peer-path", str(PEER)) if PEER.is_dir() or arguments.wheels else ()
-            stages.append(benchmark("bench", "dense", (*shared, *peer), arguments.bench, 120))
+            extra = (*shared, *rows, *peer)
+            stages.append(benchmark(job, "dense", extra, arguments.bench, 120))
+        elif job == "bench-grouped":
+            extra = (*shared, *grouped_rows, *peer)
+            stages.append(benchmark(job, "grouped", extra, arguments.grouped, 80))
         else:
-            stages.append(benchmark("sweep", "sweep", shared, arguments.sweep, 60))
+            stages.append(benchmark(job, "sweep", (*shared, *rows), arguments.sweep, 60))
     return stages
 
 

@@ -25,7 +25,7 @@ struct GemmArguments {
     // [batch, num_k_blocks, m], box [4, block_m].
     TensorMap tensor_map_sfa;
     TensorMap tensor_map_sfb;  // 1D1D: [batch, num_k_blocks, n], box [4, block_n]
-    const float* sfa;          // [batch, m, ceil(k / 128)], any strides; for kWords only
+    const float* sfa;          // [batch, m, ceil(k / 128)], any strides; for copies word by word
     const float* sfb;          // 1D2D: [batch, ceil(n / 128), ceil(k / 128)], any strides
     int64_t sfa_stride_batch;  // strides in elements
     int64_t sfa_stride_m;

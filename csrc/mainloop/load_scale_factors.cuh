@@ -3,8 +3,8 @@
 //
 // 1D2D: SFA is taken as the caller has it, K-major or M-major, so that no transposing kernel runs
 // before the GEMM. TMA brings a group of it in one box: the same gather by cp.async takes so much of
-// the path to shared memory that the WGMMAs slow down. What TMA does not take (other strides,
-// slices at odd addresses) goes word by word all the same.
+// the path to shared memory that the WGMMAs slow down. What TMA does not take (other strides, slices
+// at odd addresses, boxes along M at odd rows) goes word by word all the same.
 //
 // 1D1D: both come by TMA, SFB along N, as the promotion reads it.
 #pragma once
@@ -13,6 +13,7 @@
 #include "common/types.cuh"
 #include "config.cuh"
 #include "kernels/arguments.cuh"
+#include "layout/scale_factors.cuh"
 #include "pipeline/shared_storage.cuh"
 #include "ptx/copy.cuh"
 #include "ptx/thread.cuh"
@@ -29,17 +30,24 @@ DG_DEVICE void load_sfa_box(float* destination, uint64_t* full, const BlockCoord
                      along_m ? k_block : block.m, block.a_batch);
 }
 
+// Whether a block's SFA can come by TMA: the first element of a box must lie at 16 bytes.
+DG_DEVICE bool sfa_comes_by_tma(const BlockCoordinates& block, const GemmArguments& args) {
+    return args.sfa_load == SfaLoad::kTmaAlongK ||
+           (args.sfa_load == SfaLoad::kTmaAlongM && block.m % 4 == 0);
+}
+
 // Copies one group of SFA word by word, a row per lane and turn. What lies outside becomes zero.
 //   source     the group's first word
 //   rows, ks   rows and k blocks from there to the end of SFA
 template <GemmConfig kConfig>
 DG_DEVICE void load_sfa_words(float* destination, const float* source, int rows, int ks,
                               const GemmArguments& args) {
+    const SfaLayout<kConfig> layout(args.sfa_load);
 #pragma unroll
     for (int row = ptx::lane_idx(); row < kConfig.block_m; row += 32) {
 #pragma unroll
         for (int k = 0; k < kConfig.kSfGroup; ++k) {
-            ptx::cp_async_4(destination + row * kConfig.kSfGroup + k,
+            ptx::cp_async_4(destination + layout.offset(row, k),
                             source + row * args.sfa_stride_m + k * args.sfa_stride_k,
                             row < rows && k < ks ? 4 : 0);
         }
@@ -67,14 +75,14 @@ DG_DEVICE void load_scale_factors_1d2d(SharedStorage<kConfig>& smem, const GemmA
                                        Scheduler scheduler) {
     const SfPipeline<kConfig> pipeline{smem.sf_barriers};
     const int num_sfb_rows = ceil_div<uint32_t>(args.n, kConfig.kGranN);
-    const bool by_tma = args.sfa_load != SfaLoad::kWords;
-    // The last lane has no word of SFB to copy: where it issues TMA, it arrives with the bytes.
-    static_assert(kConfig.num_sfb() * kConfig.kSfGroup < 32);
-    const bool issues_tma = by_tma && ptx::lane_idx() == 31;
 
     typename SfPipeline<kConfig>::State state;
     BlockCoordinates block;
     while (scheduler.next_block(block)) {
+        const bool by_tma = sfa_comes_by_tma(block, args);
+        // The last lane has no word of SFB to copy: where it issues TMA, it arrives with the bytes.
+        static_assert(kConfig.num_sfb() * kConfig.kSfGroup < 32);
+        const bool issues_tma = by_tma && ptx::lane_idx() == 31;
         const int num_k_blocks = block.num_k_blocks;
         const int sfb_row = block.n / kConfig.kGranN;
         const float* sfa = args.sfa + block.a_batch * args.sfa_stride_batch +

@@ -5,23 +5,11 @@
 #include "config.cuh"
 #include "kernels/arguments.cuh"
 #include "layout/accumulator.cuh"
+#include "layout/scale_factors.cuh"
 #include "pipeline/shared_storage.cuh"
 #include "ptx/memory.cuh"
 
 namespace deep_gemm {
-
-// Where a group of SFA in shared memory has the scale factor of (row, k block): [block_m][4], or
-// for an SFA that is loaded along M, [4][block_m]. The eight rows that a warp reads have no bank in
-// common in either.
-template <GemmConfig kConfig>
-struct SfaLayout {
-    int row_stride;
-    int k_stride;
-
-    DG_DEVICE explicit SfaLayout(SfaLoad load)
-        : row_stride(load == SfaLoad::kTmaAlongM ? 1 : kConfig.kSfGroup),
-          k_stride(load == SfaLoad::kTmaAlongM ? kConfig.block_m : 1) {}
-};
 
 // 1D2D: the scale factors of B that a block touches, 128 columns each.
 template <GemmConfig kConfig>
@@ -68,7 +56,7 @@ struct ScaleFactorReader {
     const SharedStorage<kConfig>& smem;
     SfPipeline<kConfig> pipeline;
     SfaLayout<kConfig> layout;
-    int row_offset;      // of the thread's first row in a group of SFA
+    int row;             // the thread's first one in a group of SFA
     int k_in_group = 0;  // of the next k block
     typename SfPipeline<kConfig>::State state;
 
@@ -76,19 +64,19 @@ struct ScaleFactorReader {
         : smem(smem),
           pipeline{smem.sf_barriers},
           layout(sfa_load),
-          row_offset(row * layout.row_stride) {}
+          row(row) {}
 
     // The next k block's. The last k block of a block ends its group, full or not.
     DG_DEVICE ScaleFactors<kConfig> read(bool is_last) {
         if (k_in_group == 0) pipeline.consumer_wait(state);
-        const float* sfa = smem.sfa[state.stage] + row_offset + k_in_group * layout.k_stride;
+        const float* sfa = smem.sfa[state.stage] + layout.offset(row, k_in_group);
         ScaleFactors<kConfig> sf;
 #pragma unroll
         for (int wave = 0; wave < kConfig.num_waves(); ++wave) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                const int row = wave * kConfig.kMmaM + half * 8;
-                sf.a[wave][half] = ptx::load_shared(sfa + row * layout.row_stride);
+                const int further = wave * kConfig.kMmaM + half * 8;
+                sf.a[wave][half] = ptx::load_shared(sfa + layout.offset(further, 0));
             }
         }
         sf.b.read(smem.sfb[state.stage], k_in_group);

@@ -111,11 +111,15 @@ def along_k(sf: torch.Tensor, block: int = 1) -> BoxMap | None:
 
 def _sfa_map(sfa: torch.Tensor, config: GemmConfig) -> tuple[SfaLoad, BoxMap | None]:
     """How SFA is loaded, and its tensor map if by TMA."""
-    sfa_along_k = along_k(sfa, config.block_m)
-    if sfa_along_k is not None:
-        return SfaLoad.TMA_ALONG_K, sfa_along_k
-    along_m = along_rows(sfa, config.block_m)
-    return (SfaLoad.WORDS if along_m is None else SfaLoad.TMA_ALONG_M), along_m
+    ways = (
+        (SfaLoad.TMA_ALONG_K, along_k(sfa, config.block_m)),
+        (SfaLoad.TMA_ALONG_M, along_rows(sfa, config.block_m)),
+    )
+    # A group of a k-grouped product may begin at any k block, but lines at multiples of 16 bytes.
+    for load, box_map in reversed(ways) if config.is_1d1d else ways:
+        if box_map is not None:
+            return load, box_map
+    return SfaLoad.WORDS, None
 
 
 def common_arguments(
@@ -169,10 +173,8 @@ def persistent_launch(
 def scale_factor_fields(
     arguments: GemmArguments, tensors: GemmTensors, config: GemmConfig
 ) -> tuple[Fields, tuple[tuple[str, int], ...]]:
-    """Tensor maps and pointers of SFA and SFB; sets how SFA is loaded.
-
-    Addresses of maps come before those of pointers: a, b, d, sfa, sfb is their order in any case.
-    """
+    """Tensor maps and pointers of SFA and SFB, with addresses in the order sfa, sfb; sets how SFA
+    is loaded."""
     arguments.sfa_load, sfa_map = _sfa_map(tensors.sfa, config)
     if config.is_1d1d:
         sfb_map = along_rows(tensors.sfb, config.block_n)
@@ -222,7 +224,7 @@ def plan_m_grouped(
     clears_padding: bool,
 ) -> Plan:
     """Prepares an m-grouped product; launch it with the addresses of a, b, d, sfa, sfb, the grouped
-    layout and d.
+    layout, d and sfa.
 
     Args:
         problem: sizes, architecture and multiprocessors.
@@ -248,6 +250,8 @@ def plan_m_grouped(
         *sf_pointers,
         ("grouped_layout", extent(grouped_layout)),
         ("d", extent(tensors.d)),
+        # Blocks at odd rows read SFA word by word where the others have a tensor map.
+        ("sfa", extent(tensors.sfa)),
     )
     # Any group may begin anywhere and so need one tile more than its rows fill.
     batches, rows, _ = tensors.d.shape
@@ -255,6 +259,6 @@ def plan_m_grouped(
     launch = persistent_launch(problem, config, arguments, maps, pointers, max_rows)
     every = (
         *(tensors.a, tensors.b, tensors.d, tensors.sfa, tensors.sfb),
-        *(grouped_layout, tensors.d),
+        *(grouped_layout, tensors.d, tensors.sfa),
     )
     return make_plan(launch, [tensor.data_ptr() for tensor in every], tensors.a.device)

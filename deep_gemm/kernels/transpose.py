@@ -6,13 +6,14 @@ from ctypes import c_int64, c_uint32, c_void_p
 
 import torch
 
-from deep_gemm.checks import MAX_DIMENSION, refuse
+from deep_gemm.call_cache import CallCache
+from deep_gemm.checks import MAX_DIMENSION, extent, refuse
 from deep_gemm.jit.build import build
 from deep_gemm.jit.source import KernelSource
 from deep_gemm.kernels.arguments import KernelArguments
 from deep_gemm.runtime.device import arch_of
-from deep_gemm.runtime.emulated import EmulatedPlan
-from deep_gemm.runtime.launch import CudaPlan, KernelLaunch, Plan
+from deep_gemm.runtime.launch import KernelLaunch, Plan
+from deep_gemm.runtime.plan import make_plan
 from deep_gemm.utils.math import align, ceil_div
 
 TILE_ROWS = 128
@@ -23,10 +24,7 @@ SMEM_BYTES = TILE_ROWS * TILE_ROW_BYTES
 CTAS_PER_SM = 8
 """How many are to fit a multiprocessor: a thread may have 32 registers."""
 
-MAX_PLANS = 4096
-"""Plans that are kept; the oldest goes first."""
-
-_plans: dict[object, Plan] = {}
+_plans: CallCache[Plan] = CallCache()
 """Plans of the calls seen so far, by everything that a plan depends on but the addresses."""
 
 
@@ -78,7 +76,7 @@ def k_major(argument: str, x: torch.Tensor) -> torch.Tensor:
         x: [rows, k] or [groups, rows, k] float8_e4m3fn, contiguous along k or along rows.
 
     Returns:
-        A tensor of x's shape and values, contiguous along k, and contiguous altogether if it is new.
+        A tensor of x's shape and values, contiguous along k; a new one without gaps.
 
     Raises:
         ArgumentError: another dtype or number of dimensions, or contiguous along neither.
@@ -149,9 +147,7 @@ def transpose(source: torch.Tensor, out: torch.Tensor) -> None:
     key = (source.shape, source.stride(), out.stride(), source.element_size(), source.device)
     plan = _plans.get(key)
     if plan is None:
-        while len(_plans) >= MAX_PLANS:
-            _plans.pop(next(iter(_plans)), None)
-        plan = _plans[key] = _plan(source, out)
+        plan = _plans.remember(key, _plan(source, out))
     plan.launch(source.data_ptr(), out.data_ptr())
 
 
@@ -166,12 +162,6 @@ def _strides(tensor: torch.Tensor) -> tuple[int, int, int]:
         strides[1] if rows > 1 else 0,
         strides[2] if columns > 1 else 1,
     )
-
-
-def _extent(tensor: torch.Tensor) -> int:
-    """Bytes from a tensor's first element to the end of its last."""
-    last = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
-    return (last + 1) * tensor.element_size()
 
 
 def _plan(source: torch.Tensor, out: torch.Tensor) -> Plan:
@@ -191,12 +181,10 @@ def _plan(source: torch.Tensor, out: torch.Tensor) -> Plan:
         kernel=build(generate_transpose(element_bytes, arch_of(source.device))),
         arguments=arguments,
         maps=(),
-        pointers=(("source", _extent(source)), ("out", _extent(out))),
+        pointers=(("source", extent(source)), ("out", extent(out))),
         grid=num_tiles * (source.numel() // (rows * columns)),
         num_threads=NUM_THREADS,
         smem_bytes=SMEM_BYTES,
         cluster_size=1,
     )
-    if source.device.type == "cpu":
-        return EmulatedPlan(launch)
-    return CudaPlan(launch, (source.data_ptr(), out.data_ptr()), source.device.index)
+    return make_plan(launch, (source.data_ptr(), out.data_ptr()), source.device)

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks import children, compiling, dense, session, sweep
+from benchmarks import children, compiling, dense, grouped, run, session, sweep
 from benchmarks.children import Child, ChildDied
-from benchmarks.problems import Problem
+from benchmarks.problems import Problem, choose_grouped
+from benchmarks.run import Options
 from benchmarks.session import Session
 
 # Problems by what happens to them; the sizes are small, so that selection is quick.
@@ -29,7 +30,7 @@ def hello():
     return {"gpu": "NVIDIA H100", "uuid": "GPU-0", "num_sms": 132, "versions": {peer: "1"}}
 
 def warm(names):
-    return {}
+    return {"errors": {}}
 
 def prepare(name):
     print("library noise on stdout", flush=True)
@@ -54,6 +55,47 @@ def host(name, repeats):
     return {"us": {peer: 9.0}}
 
 serve({f.__name__: f for f in (hello, warm, prepare, measure, host)}, lambda: state["healthy"])
+"""
+
+GROUPED_WORKER = """
+import os, sys, time
+from benchmarks.children import serve
+
+peer = sys.argv[1]
+held = []
+
+def hello():
+    return {"gpu": "NVIDIA H100", "uuid": "GPU-0", "num_sms": 132, "versions": {peer: "1"}}
+
+def warm(names):
+    if any("masked-2" in name for name in names):
+        os._exit(3)
+    return {"errors": {name: "refused" for name in names}}
+
+def prepare(name):
+    held.append(name)
+    if peer == "ours" and "masked-2" in name:
+        os._exit(3)
+    if peer == "reference" and "k_grouped" in name:
+        return {"max_error": {}, "errors": {peer: "AttributeError: no k_grouped"}}
+    return {"max_error": {peer: 0.01}, "errors": {}}
+
+def release():
+    held.clear()
+    return {}
+
+def measure(names, repeats):
+    assert held == names and len({name.split("-")[0] for name in held}) == 1, held
+    us = 10.0 if peer == "ours" else 20.0
+    return {
+        "us": {name: {peer: [us] * repeats} for name in names},
+        "num_kernels": {name: {peer: 2 if peer == "ours" else 1} for name in names},
+    }
+
+def sustain(name, variant, seconds):
+    return {"us": 12.0}
+
+serve({f.__name__: f for f in (hello, warm, prepare, release, measure, sustain)})
 """
 
 SWEEP_WORKER = """
@@ -109,10 +151,11 @@ serve({f.__name__: f for f in (echo, count, sleep, die)})
 @pytest.fixture
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretended workers, importable by name."""
-    for name, text in (("a_dense", DENSE_WORKER), ("a_sweep", SWEEP_WORKER), ("an_echo", ECHO)):
+    texts = {"a_dense": DENSE_WORKER, "a_grouped": GROUPED_WORKER, "a_sweep": SWEEP_WORKER}
+    for name, text in {**texts, "an_echo": ECHO}.items():
         (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(dense, "WORKER", "a_dense")
+    monkeypatch.setattr(run, "WORKER", "a_dense")
     monkeypatch.setattr(sweep, "WORKER", "a_sweep")
     monkeypatch.setattr(session, "PREPARE_SECONDS", 5)
 
@@ -183,7 +226,7 @@ def test_a_session_without_its_module_is_dead_at_once() -> None:
 def dense_result(tmp_path: Path, **options: Any) -> dict[str, Any]:
     problems = tuple(map(Problem.parse, (GOOD, HANGS, WRONG)))
     defaults: dict[str, Any] = {"passes": 2, "repeats": 3, "sustained_seconds": 0}
-    path = dense.run(dense.Options(tmp_path, problems, commit="abc", **{**defaults, **options}))
+    path = dense.measure(dense.Options(tmp_path, problems, commit="abc", **{**defaults, **options}))
     result: dict[str, Any] = json.loads(path.read_text())
     return result
 
@@ -224,17 +267,60 @@ def test_a_dense_run_out_of_time_still_writes_its_file(
 def test_a_dense_run_without_any_peer_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dense, "WORKER", "no_such_module")
+    monkeypatch.setattr(run, "WORKER", "no_such_module")
     with pytest.raises(RuntimeError, match="no peer is left: could not start"):
         dense_result(tmp_path, peers=("ours",))
 
 
+def grouped_result(out: Path, **options: Any) -> list[dict[str, Any]]:
+    names = ["contiguous-4x33792x6144x7168", "masked-1x801*", "masked-2*", "k_grouped-4*"]
+    rows = choose_grouped(names)
+    path = grouped.measure(Options(out, rows, peer_path=out, passes=2, repeats=3, **options))
+    assert path.name.startswith("grouped-h100")
+    found: list[dict[str, Any]] = json.loads(path.read_text())["rows"]
+    return found
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_grouped_run_goes_from_table_to_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "WORKER", "a_grouped")
+    *rows, sustained = grouped_result(tmp_path)
+    contiguous, masked, killed, k_grouped = rows
+    assert (contiguous["table"], contiguous["groups"], contiguous["m"]) == ("contiguous", 4, 33792)
+    assert (contiguous["floor_us"], contiguous["max_error"]) == (1860.258, 0.01)
+    for row in (contiguous, masked):
+        assert (row["ours_us"], row["reference_us"], row["ours_psum_us"]) == (10.0, 20.0, None)
+        assert row["num_kernels"] == {"ours": 2, "reference": 1}
+    # What one row does to the process, or to one peer, is in that row.
+    assert (killed["ours_us"], killed["reference_us"]) == (None, 20.0)
+    assert "exit code 3" in killed["errors"]["ours"]
+    assert (k_grouped["ours_us"], k_grouped["reference_us"]) == (10.0, None)
+    assert k_grouped["errors"] == {"reference": "AttributeError: no k_grouped"}
+    assert (sustained["of"], sustained["ours_us"]) == ("contiguous", 12.0)
+    # Two passes, and no shortage of time.
+    assert contiguous["spread"] == {"ours": 0.0, "reference": 0.0}
+    assert "errors" not in masked
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_grouped_run_out_of_time_says_which_rows_it_has_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "WORKER", "a_grouped")
+    first, *rest = grouped_result(tmp_path, budget=0.0)
+    assert (first["ours_us"], first["max_error"]) == (None, 0.01)
+    texts = {text for row in rest for text in row["errors"].values()}
+    assert texts == {run.OUT_OF_TIME}
+
+
 def test_why_the_reference_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "names no folder" in (dense.why_no_reference(None) or "")
-    assert "has no deep_gemm" in (dense.why_no_reference(tmp_path) or "")
+    assert "names no folder" in (run.why_no_reference(None) or "")
+    assert "has no deep_gemm" in (run.why_no_reference(tmp_path) or "")
     (tmp_path / "deep_gemm").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "nvcc" in (dense.why_no_reference(tmp_path) or "")
+    assert "nvcc" in (run.why_no_reference(tmp_path) or "")
 
 
 @pytest.mark.usefixtures("modules")

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
+import deep_gemm
 from benchmarks import sweep_worker
-from benchmarks.dense_worker import DenseWorker
-from benchmarks.operands import Operands, make_operands, make_zeros, mn_major
-from benchmarks.peers import Case, CublasLt, Ours
-from benchmarks.problems import Problem
+from benchmarks.case import Case
+from benchmarks.operands import Normal, Operands, Zeros, mn_major
+from benchmarks.peers import CublasLt, Ours, dense_case
+from benchmarks.problems import AnyProblem, Problem
+from benchmarks.worker import Worker
 from deep_gemm.config.gemm_config import GemmConfig
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import Selection
@@ -29,10 +31,15 @@ PROBLEM = Problem.parse(NAME)
 Launch = Callable[[], object]
 
 
+def operands(problem: Problem, set_idx: int = 0) -> Operands:
+    return Operands.build(problem, Normal(problem, set_idx, "cpu"))
+
+
 class PretendedPeer:
     """Variants that are right, off by one element, and silent."""
 
-    variants = ("right", "off", "silent")
+    def variants(self, problem: AnyProblem) -> tuple[str, ...]:
+        return ("right", "off", "silent")
 
     def case(self, variant: str, x: Operands) -> Case:
         a, b = (x.a, x.sfa), (x.b, x.sfb)
@@ -43,7 +50,7 @@ class PretendedPeer:
             if variant == "off":
                 x.d[3, 5] += 10
 
-        return Case(launch, a, b, x.d)
+        return dense_case(launch, a, b, x.d)
 
     def counts(self, kernel: str) -> bool:
         return "gemm_" in kernel
@@ -62,38 +69,51 @@ def record(calls: Sequence[Launch], flush_l2: bool) -> list[list[DeviceEvent]]:
 
 
 def test_operands_are_the_same_in_every_process() -> None:
-    first, again = (make_operands(PROBLEM, 0, "cpu") for _ in range(2))
-    other = make_operands(PROBLEM, 1, "cpu")
+    first, again, other = (operands(PROBLEM, index) for index in (0, 0, 1))
     for name in ("a", "sfa", "b", "sfb"):
         bits = [getattr(x, name).view(torch.uint8) for x in (first, again, other)]
         assert torch.equal(bits[0], bits[1])
         assert not torch.equal(bits[0], bits[2])
-    zeros = make_zeros(PROBLEM, "cpu")
+    zeros = Operands.build(PROBLEM, Zeros("cpu"))
     for name in ("a", "sfa", "b", "sfb", "d"):
         made, zero = getattr(first, name), getattr(zeros, name)
         assert (made.shape, made.dtype, made.stride()) == (zero.shape, zero.dtype, zero.stride())
 
 
+def test_operands_that_are_cast_in_parts_have_whole_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.operands._CAST_NUMEL", 256 * 128)
+    for cast, shape in (("by_token", (300, 2)), ("by_block", (3, 2))):
+        data, sf = getattr(Normal(PROBLEM, 0, "cpu"), cast)(300, 256)
+        assert (data.shape, data.dtype) == ((300, 256), torch.float8_e4m3fn)
+        assert (sf.shape, sf.is_contiguous()) == (shape, True)
+        assert data[299].float().abs().max() > 100
+
+
 @pytest.mark.parametrize("rows", [1, 5, 8])
 def test_mn_major_scale_factors_are_tma_aligned(rows: int) -> None:
     sf = torch.rand(rows, 3)
+    aligned = -(-rows // 4) * 4
     copy = mn_major(sf)
     assert torch.equal(copy, sf)
-    assert copy.stride() == (1, -(-rows // 4) * 4)
+    assert copy.stride() == (1, aligned)
+    batch = mn_major(sf.expand(2, rows, 3))
+    assert torch.equal(batch[1], sf)
+    assert batch.stride() == (3 * aligned, 1, aligned)
 
 
 def test_only_right_variants_are_timed() -> None:
-    worker = DenseWorker(PretendedPeer(), "cpu", record)
+    worker = Worker(PretendedPeer(), "cpu", record)
     reply = worker.prepare(NAME)
     assert reply["max_error"] == {"right": pytest.approx(0.01, abs=0.01)}
     assert "wrong result: max_error" in reply["errors"]["off"]
     assert "NaN" in reply["errors"]["silent"]
     # Two other kernels' worth of places in line, and the copy does not count.
-    assert worker.measure([NAME], repeats=3) == {"us": {NAME: {"right": [0, 1, 2]}}}
+    reply = worker.measure([NAME], repeats=3)
+    assert reply == {"us": {NAME: {"right": [0, 1, 2]}}, "num_kernels": {NAME: {"right": 1}}}
 
 
 def test_problems_take_turns_within_a_pass() -> None:
-    worker = DenseWorker(PretendedPeer(), "cpu", record)
+    worker = Worker(PretendedPeer(), "cpu", record)
     for name in (NAME, "4x16x128"):
         worker.prepare(name)
     us = worker.measure([NAME, "4x16x128"], repeats=2)["us"]
@@ -104,14 +124,14 @@ def test_a_call_without_its_kernel_is_an_error() -> None:
     def record_copies(calls: Sequence[Launch], flush_l2: bool) -> list[list[DeviceEvent]]:
         return [[DeviceEvent("copy", 0, 1)] for _ in calls]
 
-    worker = DenseWorker(PretendedPeer(), "cpu", record_copies)
+    worker = Worker(PretendedPeer(), "cpu", record_copies)
     worker.prepare(NAME)
     with pytest.raises(RuntimeError, match=r"right 8x48x256: no kernel .*copy"):
         worker.measure([NAME], repeats=2)
 
 
 def test_host_time_is_taken_over_rotating_operands() -> None:
-    worker = DenseWorker(PretendedPeer(), "cpu", record)
+    worker = Worker(PretendedPeer(), "cpu", record)
     worker.prepare(NAME)
     us = worker.host(NAME, repeats=20)["us"]
     assert list(us) == ["right"]
@@ -121,7 +141,7 @@ def test_host_time_is_taken_over_rotating_operands() -> None:
 def test_scale_factors_lie_as_scaled_mm_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = {}
     monkeypatch.setattr(torch, "_scaled_mm", lambda *args, **options: seen.update(options))
-    x = make_operands(Problem(16, 256, 512), 0, "cpu")
+    x = operands(Problem(16, 256, 512))
     CublasLt().case("cublaslt", x).launch()
     assert (seen["scale_a"].shape, seen["scale_a"].stride()) == ((16, 4), (1, 16))
     assert (seen["scale_b"].shape, seen["scale_b"].stride()) == ((4, 2), (1, 4))
@@ -129,7 +149,7 @@ def test_scale_factors_lie_as_scaled_mm_wants_them(monkeypatch: pytest.MonkeyPat
 
 
 def test_tensor_scaling_is_compared_with_what_it_computes() -> None:
-    x = make_operands(Problem(16, 32, 256), 0, "cpu")
+    x = operands(Problem(16, 32, 256))
     assert CublasLt().case("cublaslt_tensor", x).check() < 0.05
 
 
@@ -141,11 +161,14 @@ def test_kernels_of_pytorch_are_not_cublas() -> None:
     assert not counts("Memset (Device)")
 
 
-def test_ours_is_called_with_both_layouts() -> None:
-    x = make_operands(Problem(5, 32, 256), 0, "cpu")
+def test_ours_is_called_with_both_layouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = operands(Problem(5, 32, 256))
     peer = Ours()
-    strides = [peer.case(variant, x).a[1].stride() for variant in peer.variants]
-    assert strides == [(1, 8), (2, 1)]
+    seen = []
+    monkeypatch.setattr(deep_gemm, "fp8_gemm_nt", lambda a, b, d: seen.append(a[1].stride()))
+    for variant in peer.variants(Problem(5, 32, 256)):
+        peer.case(variant, x).launch()
+    assert seen == [(1, 8), (2, 1)]
 
 
 class PretendedPlan:
@@ -197,11 +220,12 @@ def test_the_reference_takes_our_name_and_ours_goes_on_working(tmp_path: Path) -
     metadata.write_text("Metadata-Version: 2.1\nName: sgl-deep-gemm\nVersion: 0.1.1\n")
     program = """
 import sys, torch
-from benchmarks.operands import make_operands
+from benchmarks.operands import Normal, Operands
 from benchmarks.peers import make_peer
 from benchmarks.problems import Problem
 peer = make_peer("reference", sys.argv[1])
-x = make_operands(Problem(4, 16, 128), 0, "cpu")
+problem = Problem(4, 16, 128)
+x = Operands.build(problem, Normal(problem, 0, "cpu"))
 case = peer.case("reference", x)
 case.launch()
 assert x.d.eq(7).all()

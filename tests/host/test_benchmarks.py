@@ -126,6 +126,35 @@ def test_the_summary_has_means_and_the_slower_rows() -> None:
     assert "3 kernels of this table, cold: median 0.30 s, at most 0.50 s" in text
 
 
+def grouped_row(table: str, ours: float | None, reference: float | None) -> dict[str, object]:
+    row = dense_row(801, ours, reference)
+    return {**row, "table": table, "groups": 4, "num_kernels": {"ours": 1, "reference": 1}}
+
+
+def test_the_grouped_tables_show_their_groups() -> None:
+    two = {"num_kernels": {"ours": 1, "reference": 3}}
+    missing = {**grouped_row("k_grouped", 8.0, None), "errors": {"reference": "no k_grouped"}}
+    rows = [grouped_row("masked", 8.0, 12.0), {**grouped_row("wgrad", 8.0, 4.0), **two}, missing]
+    sustained = {**grouped_row("sustained", 9.0, 18.0), "of": "contiguous"}
+    text = table.render(document(*rows, sustained))
+    assert "| table | groups | M | N | K | ours | reference | kernels | floor |" in text
+    assert "| masked | 4 | 801 | 2112 | 7168 | 8.0 | 12.0 | - | 5.0 | 1.50 | 0.62 |" in text
+    assert "| wgrad | 4 | 801 | 2112 | 7168 | 8.0 | 4.0 | 1 / 3 | 5.0 | 0.50 | 0.62 |" in text
+    assert "| contiguous | 4 | 801 | 2112 | 7168 | 9.0 | 18.0 | 5.0 | 2.00 | 0.56 |" in text
+    assert "of 2 rows: **0.87** (masked: 1.50, wgrad: 0.50)" in text
+    assert "slower than the reference: wgrad 4x801x2112x7168 (0.500)" in text
+    assert "does not compute: k_grouped 4x801x2112x7168: no k_grouped." in text
+
+
+def test_each_result_file_has_its_document() -> None:
+    assert table.home(document(dense_row(16, 8.0, 12.0))) == "README.md"
+    home = table.home(document(grouped_row("masked", 8.0, 12.0)))
+    for path in ("README.md", home):
+        text = (table.ROOT / path).read_text()
+        assert (text.count(table.BEGIN), text.count(table.END)) == (1, 1)
+    assert home == "docs/speed.md"
+
+
 def test_a_run_without_the_reference_still_renders() -> None:
     text = table.render(document(dense_row(16, 8.0, None)))
     assert "| 16 | 2112 | 7168 | 8.0 | 5.0 | 0.62 |" in text
@@ -135,8 +164,8 @@ def test_a_run_without_the_reference_still_renders() -> None:
 def test_the_readme_is_changed_between_its_markers_only(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"above\n{table.BEGIN}\nold\n{table.END}\nbelow\n")
-    table.write_readme(readme, "new\n")
-    table.write_readme(readme, "newer\n")
+    table.write_between(readme, "new\n")
+    table.write_between(readme, "newer\n")
     assert readme.read_text() == f"above\n{table.BEGIN}\nnewer\n{table.END}\nbelow\n"
 
 
@@ -144,8 +173,8 @@ def test_the_readme_is_changed_between_its_markers_only(tmp_path: Path) -> None:
 def test_a_readme_without_its_markers_is_left_alone(tmp_path: Path, text: str) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(text)
-    with pytest.raises(ValueError, match="benchmarks:dense"):
-        table.write_readme(readme, "new\n")
+    with pytest.raises(ValueError, match="<!-- benchmarks -->"):
+        table.write_between(readme, "new\n")
     assert readme.read_text() == text
 
 
@@ -173,5 +202,6 @@ def test_measuring_needs_a_gpu(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert main([]) == 1
+    assert main(["grouped"]) == 1
     assert main(["sweep"]) == 1
-    assert capsys.readouterr().err.count("needs an NVIDIA GPU") == 2
+    assert capsys.readouterr().err.count("needs an NVIDIA GPU") == 3

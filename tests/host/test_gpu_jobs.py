@@ -101,12 +101,29 @@ def test_one_failure_fails_the_whole_and_stops_nothing(
 def test_all_means_every_job_once(tmp_path: Path) -> None:
     arguments = gpu_jobs.parse(["sweep", "all", "--out", "x", "--commit", "abc"])
     stages = gpu_jobs.job_stages(arguments, tmp_path)
-    assert list(dict.fromkeys(stage.name for stage in stages)) == ["tests", "bench", "sweep"]
+    assert list(dict.fromkeys(stage.name for stage in stages)) == [
+        "tests",
+        "bench",
+        "bench-grouped",
+        "sweep",
+    ]
     tests = [stage for stage in stages if stage.name == "tests"]
     assert all(Path(stage.command[-1]).is_file() for stage in tests)
     for stage in stages[len(tests) :]:
         assert stage.command[4:8] == ("--out", str(tmp_path), "--commit", "abc")
         assert stage.command[-2] == "--budget"
+
+
+def test_each_benchmark_gets_rows_of_its_own(tmp_path: Path) -> None:
+    rows = ["--rows", "16x*x*", "--grouped-rows", "masked", "wgrad-*"]
+    arguments = gpu_jobs.parse(["bench", "bench-grouped", "--out", "x", "--grouped", "99", *rows])
+    dense, grouped = gpu_jobs.job_stages(arguments, tmp_path)
+    assert (dense.command[3], dense.command[6:8]) == ("dense", ("--rows", "16x*x*"))
+    assert (grouped.command[3], grouped.command[6:9]) == (
+        "grouped",
+        ("--rows", "masked", "wgrad-*"),
+    )
+    assert (grouped.command[-1], grouped.seconds) == ("99.0", 99 + gpu_jobs.MARGIN_SECONDS)
 
 
 def test_the_reference_is_installed_apart(tmp_path: Path) -> None:
