@@ -7,18 +7,26 @@ everything that must not have been written, each `check_` function everything th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from unittest import mock
 
 import torch
 
 from deep_gemm import (
     fp8_gemm_nt,
+    gemm,
     get_mk_alignment_for_contiguous_layout,
+    grouped_gemm,
     k_grouped_fp8_gemm_nt_contiguous,
+    k_grouped_gemm,
     m_grouped_fp8_gemm_nt_contiguous,
     m_grouped_fp8_gemm_nt_masked,
     set_mk_alignment_for_contiguous_layout,
 )
+from deep_gemm.calls import CallCache
+from deep_gemm.config.gemm_config import GemmConfig
+from deep_gemm.config.problem import GemmProblem
+from deep_gemm.config.select import Selection, best_band
 from deep_gemm.testing import (
     GuardedOutput,
     assert_bitwise_equal,
@@ -49,6 +57,20 @@ def mk_alignment(alignment: int) -> Iterator[None]:
         set_mk_alignment_for_contiguous_layout(before)
 
 
+@contextmanager
+def forced(config: GemmConfig) -> Iterator[None]:
+    """Every call is solved with this configuration, whatever would have been chosen."""
+
+    def chosen(problem: GemmProblem) -> Selection:
+        return Selection(config, best_band(problem, config))
+
+    with ExitStack() as stack:
+        for module in (gemm, grouped_gemm, k_grouped_gemm):
+            stack.enter_context(mock.patch.object(module, "chosen", chosen))
+            stack.enter_context(mock.patch.object(module, "_calls", CallCache()))
+        yield
+
+
 def finish(out: GuardedOutput) -> None:
     """Waits for the kernel, and checks the guard."""
     if out.buffer.is_cuda:
@@ -56,7 +78,9 @@ def finish(out: GuardedOutput) -> None:
     out.check()
 
 
-def output(m: int, n: int, dtype: torch.dtype, device: torch.device, row_stride: int | None = None):  # type: ignore[no-untyped-def]
+def output(
+    m: int, n: int, dtype: torch.dtype, device: torch.device, row_stride: int | None = None
+) -> GuardedOutput:
     guard_rows = 256 if device.type == "cuda" else 16
     return guarded_output(m, n, dtype, device, row_stride, guard_rows)
 
@@ -122,6 +146,7 @@ def run_masked(
     masked_m: Sequence[int],
     expected_m: int | None = None,
     dtype: torch.dtype = torch.bfloat16,
+    call: Callable[..., None] = m_grouped_fp8_gemm_nt_masked,
 ) -> torch.Tensor:
     """D of a masked product; rows from masked_m on are as they were."""
     device = a[0].device
@@ -132,7 +157,7 @@ def run_masked(
     sizes = torch.tensor(masked_m, dtype=torch.int32, device=device)
     if expected_m is None:
         expected_m = max(1, sum(masked_m) // num_groups)
-    m_grouped_fp8_gemm_nt_masked(a, b, d, sizes, expected_m)
+    call(a, b, d, sizes, expected_m)
     finish(out)
     unused = ~valid_rows(masked_m, m_max).to(device)
     assert_bitwise_equal(d[unused], before[unused], "rows from masked_m on")
@@ -160,19 +185,12 @@ def added(product: torch.Tensor, c: torch.Tensor | None, dtype: torch.dtype) -> 
     return rounded if c is None else (rounded.double() + c.double()).to(dtype)
 
 
-def with_c(out: GuardedOutput, c: str, shape: Sequence[int]) -> tuple[torch.Tensor | None, ...]:
-    """The C that is passed, and its values before the call.
-
-    Args:
-        out: the output, which C may be.
-        c: "none", "d" or "other".
-        shape: of D.
-    """
+def with_c(d: torch.Tensor, c: str) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """The C that is passed for an output D: "none", "d" itself or an "other" tensor; its values."""
     if c == "none":
         return None, None
-    d = out.view.view(tuple(shape))
     generator = torch.Generator(d.device).manual_seed(5)
-    values = torch.randint(-64, 65, tuple(shape), device=d.device, generator=generator).to(d.dtype)
+    values = torch.randint(-64, 65, d.shape, device=d.device, generator=generator).to(d.dtype)
     return (d.copy_(values) if c == "d" else values), values.clone()
 
 
@@ -189,9 +207,7 @@ def run_dense(
     """D of one product and the C that went in: "none", "d" for in place, or an "other" tensor."""
     m, n = sizes or (a[0].shape[0], b[0].shape[0])
     out = output(m, n, dtype, a[0].device, row_stride)
-    if c == "d" and row_stride is not None:
-        raise ValueError("an accumulated output is dense here")
-    passed, values = with_c(out, c, (m, n)) if row_stride is None else (None, None)
+    passed, values = with_c(out.view, c)
     call(a, b, out.view, passed, recipe=(1, gran_n, 128))
     finish(out)
     if c == "other" and passed is not None and values is not None:
@@ -213,15 +229,16 @@ def run_k_grouped(
     dtype: torch.dtype = torch.float32,
     c: str = "none",
     sizes_on_host: bool = True,
+    call: Callable[..., None] = k_grouped_fp8_gemm_nt_contiguous,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """D of a k-grouped product, [groups, m, n], and the C that went in, as in `run_dense`."""
     device = a[0].device
     shape = (len(ks), a[1].shape[0], b[1].shape[0])
     out = output(shape[0] * shape[1], shape[2], dtype, device)
-    passed, values = with_c(out, c, shape)
-    sizes = torch.tensor(ks, dtype=torch.int32, device=device)
     d = out.view.view(shape)
-    k_grouped_fp8_gemm_nt_contiguous(a, b, d, list(ks) if sizes_on_host else None, sizes, passed)
+    passed, values = with_c(d, c)
+    sizes = torch.tensor(ks, dtype=torch.int32, device=device)
+    call(a, b, d, list(ks) if sizes_on_host else None, sizes, passed)
     finish(out)
     if c == "other" and passed is not None and values is not None:
         assert_bitwise_equal(passed, values, "c")

@@ -128,20 +128,11 @@ def random_operand(shape: Sequence[int], gran_mn: int, device: str, seed: int = 
 
 
 def flat_operand(rows: int, ks: Sequence[int], device: str, seed: int = 0) -> Operand:
-    """An exact operand of a k-grouped product: each group's [rows, k] behind the one before.
-
-    Since every element is drawn alike, only the scale factors' shape shows the groups.
-    """
+    """An exact operand of a k-grouped product: each group's [rows, k], one behind the other."""
     data, _ = exact_operand((1, rows * sum(ks)), 1, device, seed)
-    _, sf = (
-        exact_operand((rows, sum(ks)), 1, device, seed + 1)
-        if rows * sum(ks) < 2**28
-        else (
-            None,
-            torch.ones(rows, sum(ks) // 128, device=device),
-        )
-    )
-    return data.view(-1), sf
+    generator = generator_of(device, seed + 1)
+    powers = torch.randint(-2, 3, (rows, sum(ks) // 128), device=device, generator=generator)
+    return data.view(-1), powers.float().exp2()
 
 
 POISONS = ("nan", "infinity", "garbage")
