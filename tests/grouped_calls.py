@@ -23,7 +23,7 @@ from deep_gemm import (
     m_grouped_fp8_gemm_nt_masked,
     set_mk_alignment_for_contiguous_layout,
 )
-from deep_gemm.calls import CallCache
+from deep_gemm.call_cache import CallCache
 from deep_gemm.config.gemm_config import GemmConfig
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import Selection, best_band
