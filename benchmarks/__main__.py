@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from benchmarks import compiling, dense, grouped, regret, results, run, sweep, table
+from benchmarks import compiling, dense, grouped, regret, results, run, sweep, table, transpose
 from benchmarks.children import ROOT, ChildDied, Message, log
 from benchmarks.problems import choose, choose_grouped
 
 RESULTS = ROOT / "benchmarks" / "results"
 PEER = ROOT / "third-party" / "peer"
 NUM_SMS = 132
+NEED_A_GPU = ("dense", "grouped", "transpose", "sweep")
 
 
 def main(argv: list[str]) -> int:
@@ -23,12 +24,13 @@ def main(argv: list[str]) -> int:
     verbs = {
         "dense": _dense,
         "grouped": _grouped,
+        "transpose": _transpose,
         "sweep": _sweep,
         "regret": _regret,
         "compile": _compile,
         "table": _table,
     }
-    if arguments.verb in ("dense", "grouped", "sweep") and not torch.cuda.is_available():
+    if arguments.verb in NEED_A_GPU and not torch.cuda.is_available():
         log(f"{arguments.verb}: needs an NVIDIA GPU, and torch {torch.__version__} found none")
         return 1
     try:
@@ -48,6 +50,11 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("grouped", help="grouped GEMMs and weight gradients beside their peer")
     _add_run(verb, grouped.PEERS, budget=150, passes=3, sustained=0.2)
+
+    verb = verbs.add_parser("transpose", help="the transposing kernel beside torch's copy")
+    verb.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
+    verb.add_argument("--commit", help="what is measured, where there is no repository")
+    verb.add_argument("--passes", type=int, default=5)
 
     verb = verbs.add_parser("sweep", help="many configurations of every row")
     _add_measured(verb, budget=420)
@@ -109,6 +116,19 @@ def _dense(arguments: argparse.Namespace) -> int:
 def _grouped(arguments: argparse.Namespace) -> int:
     problems, shared = choose_grouped(arguments.rows), _run_options(arguments)
     return _show(grouped.measure(run.Options(problems=problems, **shared)), arguments)
+
+
+def _transpose(arguments: argparse.Namespace) -> int:
+    path = transpose.run(
+        transpose.Options(
+            out=arguments.out,
+            passes=arguments.passes,
+            commit=arguments.commit or results.describe_commit(),
+        )
+    )
+    print(transpose.render(table.load(path)))
+    log(f"wrote {path}")
+    return 0
 
 
 def _run_options(arguments: argparse.Namespace) -> dict[str, Any]:

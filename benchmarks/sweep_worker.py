@@ -15,7 +15,7 @@ from benchmarks.worker import Record, describe_gpu, is_healthy
 from deep_gemm.config.gemm_config import GemmConfig
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import Selection, best_band
-from deep_gemm.kernels.dense_fp8 import plan_dense
+from deep_gemm.kernels.fp8_gemm import plan_dense
 from deep_gemm.runtime.device import arch_of, num_sms_of
 from deep_gemm.testing.numeric import max_scaled_error
 from deep_gemm.testing.profiler import record_calls

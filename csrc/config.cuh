@@ -10,6 +10,13 @@
 
 namespace deep_gemm {
 
+// What a problem consists of; it decides who hands out the blocks (scheduler/).
+enum class Grouping : int {
+    kDense,     // one matrix product
+    kMGrouped,  // many, each with its own B; A and D hold their rows
+    kKGrouped,  // many, each with its own stretch of K, and its own D
+};
+
 struct GemmConfig {
     int block_m;              // rows of D per CTA: 16, 32, or a multiple of 64 per math warpgroup
     int block_n;              // columns of D per CTA, a multiple of 16
@@ -18,13 +25,17 @@ struct GemmConfig {
     int cluster_m;            // CTAs of a cluster along M: they share each tile of B by multicast
     int cluster_n;            // CTAs of a cluster along N: they share each tile of A by multicast
     int num_store_rounds;     // equal parts in which D passes through its staging memory
+    Grouping grouping;
+    int gran_n;   // rows of B per scale factor: 128 (1D2D scaling) or 1 (1D1D)
+    int d_bytes;  // bytes of an element of D: 2 for BF16, 4 for FP32
 
     static constexpr int kBlockK = 128;  // bytes of K per stage: one 128-byte swizzle row, one SF
     static constexpr int kMmaM = 64;     // rows of one WGMMA
     static constexpr int kMmaK = 32;     // K of one FP8 WGMMA
-    static constexpr int kGranN = 128;   // columns of B per scale factor
+    static constexpr int kGranN = 128;   // rows of B per scale factor in 1D2D scaling
     static constexpr int kSfGroup = 4;   // k blocks whose scale factors are loaded together
     static constexpr int kWarpgroup = 128;
+    static constexpr int kBlockSlots = 4;  // blocks that a grouped scheduler may be ahead
 
     // Rows that the math warpgroups multiply: a WGMMA has 64 of them even if the block has fewer.
     DG_HOST_DEVICE constexpr int mma_rows() const { return max(block_m, kMmaM); }
@@ -35,8 +46,9 @@ struct GemmConfig {
     // Partial sums per math warpgroup: two, where the registers allow it, let the tensor cores work
     // on one k block while the previous one is promoted.
     DG_HOST_DEVICE constexpr int num_accumulators() const {
-        return num_waves() == 1 && block_n <= 144 ? 2 : 1;
+        return num_waves() == 1 && block_n <= (is_1d1d() ? 96 : 144) ? 2 : 1;
     }
+    DG_HOST_DEVICE constexpr bool is_1d1d() const { return gran_n == 1; }
     DG_HOST_DEVICE constexpr int cluster_size() const { return cluster_m * cluster_n; }
     DG_HOST_DEVICE constexpr int num_threads() const {
         return kWarpgroup * (num_math_warpgroups + 1);
@@ -60,13 +72,19 @@ struct GemmConfig {
         return ceil_div(kGranN - sf_segment() + block_n, kGranN);
     }
 
+    // Scale factors of B in one group: kSfGroup for each column, or for each num_sfb() of them.
+    DG_HOST_DEVICE constexpr int sfb_group() const {
+        return kSfGroup * (is_1d1d() ? block_n : num_sfb());
+    }
+
     // Swizzle, and row width, of one slab of D in shared memory: the widest that divides a row.
     DG_HOST_DEVICE constexpr int d_swizzle_bytes() const {
-        return block_n % 64 == 0 ? 128 : block_n % 32 == 0 ? 64 : 32;
+        const int row = block_n * d_bytes;
+        return row % 128 == 0 ? 128 : row % 64 == 0 ? 64 : 32;
     }
     // Slabs of 64 rows that one math warpgroup stages and stores in one round.
     DG_HOST_DEVICE constexpr int slabs_per_round() const {
-        return num_waves() * (2 * block_n / d_swizzle_bytes()) / num_store_rounds;
+        return num_waves() * (d_bytes * block_n / d_swizzle_bytes()) / num_store_rounds;
     }
 };
 

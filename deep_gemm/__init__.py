@@ -12,11 +12,25 @@ from deep_gemm.errors import (
     MissingDependencyError,
     UnsupportedArchitectureError,
 )
-from deep_gemm.gemm import fp8_gemm_nt
+from deep_gemm.gemm import fp8_gemm_nn, fp8_gemm_nt, fp8_gemm_tn, fp8_gemm_tt
+from deep_gemm.grouped_gemm import (
+    fp8_m_grouped_gemm_nt_masked,
+    m_grouped_fp8_gemm_nn_contiguous,
+    m_grouped_fp8_gemm_nt_contiguous,
+    m_grouped_fp8_gemm_nt_masked,
+)
+from deep_gemm.k_grouped_gemm import k_grouped_fp8_gemm_nt_contiguous
 from deep_gemm.quantize import (
     per_block_cast_to_fp8,
     per_channel_cast_to_fp8,
     per_token_cast_to_fp8,
+)
+from deep_gemm.settings import (
+    get_mk_alignment_for_contiguous_layout,
+    get_num_sms,
+    get_theoretical_mk_alignment_for_contiguous_layout,
+    set_mk_alignment_for_contiguous_layout,
+    set_num_sms,
 )
 from deep_gemm.utils import align, ceil_div, ceil_to_ue8m0
 
@@ -31,8 +45,21 @@ __all__ = [
     "align",
     "ceil_div",
     "ceil_to_ue8m0",
+    "fp8_gemm_nn",
     "fp8_gemm_nt",
+    "fp8_gemm_tn",
+    "fp8_gemm_tt",
+    "fp8_m_grouped_gemm_nt_masked",
+    "get_mk_alignment_for_contiguous_layout",
+    "get_num_sms",
+    "get_theoretical_mk_alignment_for_contiguous_layout",
+    "k_grouped_fp8_gemm_nt_contiguous",
+    "m_grouped_fp8_gemm_nn_contiguous",
+    "m_grouped_fp8_gemm_nt_contiguous",
+    "m_grouped_fp8_gemm_nt_masked",
     "per_block_cast_to_fp8",
     "per_channel_cast_to_fp8",
     "per_token_cast_to_fp8",
+    "set_mk_alignment_for_contiguous_layout",
+    "set_num_sms",
 ]

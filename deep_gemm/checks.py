@@ -34,18 +34,26 @@ def check_operand(argument: str, operand: object) -> tuple[torch.Tensor, torch.T
     return data, sf
 
 
-def check_is_tensor(argument: str, value: object) -> None:
-    """The argument is a tensor."""
+def check_is_tensor(argument: str, value: object) -> torch.Tensor:
+    """The argument, which is a tensor."""
     if not isinstance(value, torch.Tensor):
         refuse(argument, "must be a torch.Tensor", type(value).__name__)
+    return value
 
 
 def check_matrix(
     argument: str, tensor: torch.Tensor, dtype: torch.dtype, device: torch.device
 ) -> None:
     """Two dimensions, the dtype, and the device of the call: a CUDA device, or the CPU."""
-    if tensor.dim() != 2:
-        refuse(argument, "must have 2 dimensions", f"shape {tuple(tensor.shape)}")
+    check_tensor(argument, tensor, 2, dtype, device)
+
+
+def check_tensor(
+    argument: str, tensor: torch.Tensor, dims: int, dtype: torch.dtype, device: torch.device
+) -> None:
+    """The number of dimensions, the dtype, and the device of the call: CUDA, or the CPU."""
+    if tensor.dim() != dims:
+        refuse(argument, f"must have {dims} dimension(s)", f"shape {tuple(tensor.shape)}")
     if tensor.dtype != dtype:
         refuse(argument, f"must have dtype {dtype}", tensor.dtype)
     if device.type not in ("cuda", "cpu"):
@@ -67,28 +75,89 @@ def check_dimensions(m: int, n: int, k: int) -> None:
             refuse("a, b, d", f"{name} must be at most {MAX_DIMENSION}", value)
 
 
+def check_output(argument: str, d: torch.Tensor, dims: int, device: torch.device) -> None:
+    """The number of dimensions, BF16 or FP32, and the device of the call."""
+    if d.dtype not in (torch.bfloat16, torch.float32):
+        refuse(argument, "must have dtype torch.bfloat16 or torch.float32", d.dtype)
+    check_tensor(argument, d, dims, d.dtype, device)
+
+
+def check_index(argument: str, index: torch.Tensor, device: torch.device) -> None:
+    """Integers that the kernel reads: int32, contiguous, on the device of the call."""
+    if index.dtype != torch.int32:
+        refuse(argument, "must have dtype torch.int32", index.dtype)
+    if index.device != device:
+        refuse(argument, f"must be on {device}, the device of a[0]", index.device)
+    if not index.is_contiguous():
+        refuse(argument, "must be contiguous", f"strides {tuple(index.stride())}")
+
+
+def check_c(c: torch.Tensor, d: torch.Tensor, meaning: str) -> None:
+    """C is like D; `meaning` says in symbols which shape that is."""
+    check_tensor("c", c, d.dim(), d.dtype, d.device)
+    check_shape("c", c, tuple(d.shape), meaning)
+
+
+def check_c_apart(c: torch.Tensor, d: torch.Tensor) -> None:
+    """C is D, or shares no memory with it."""
+    if c.data_ptr() == d.data_ptr():
+        if c.stride() != d.stride() and c.shape == d.shape:
+            rule = f"must have d's strides {tuple(d.stride())} where it begins with d"
+            refuse("c", rule, f"strides {tuple(c.stride())}")
+        return
+    first, last = sorted((c, d), key=torch.Tensor.data_ptr)
+    if c.numel() and d.numel() and first.data_ptr() + extent(first) > last.data_ptr():
+        refuse("c", "must be d, or share no memory with it", "a tensor that overlaps d")
+
+
+def extent(tensor: torch.Tensor) -> int:
+    """Bytes from a tensor's first element to the end of its last."""
+    last = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return (last + 1) * tensor.element_size()
+
+
+def check_tma_operand(argument: str, x: torch.Tensor) -> None:
+    """An operand [.., rows, k] that TMA takes, as it is or, with contiguous columns, transposed."""
+    if x.shape[-1] > 1 and x.stride(-1) != 1 and (x.stride(-2) == 1 or x.shape[-2] == 1):
+        if x.shape[-1] % TMA_ALIGNMENT:
+            refuse(argument, f"k must be a multiple of {TMA_ALIGNMENT}", x.shape[-1])
+    else:
+        check_tma_rows(argument, x)
+
+
 def check_tma_rows(argument: str, tensor: torch.Tensor) -> None:
-    """Rows are contiguous, of whole 16 bytes, at a stride that TMA takes.
+    """Rows are contiguous, of whole 16 bytes, at a stride that TMA takes, and so are matrices, if
+    there are many.
 
     Whole 16 bytes because TMA cuts a row's end off in these units: on an H100 a store into 130
     columns of BF16 was seen to write 136. Addresses are checked per call.
     """
-    rows, columns = tensor.shape
+    rows, columns = tensor.shape[-2:]
     stride = tuple(tensor.stride())
     row_bytes = columns * tensor.element_size()
     if row_bytes % TMA_ALIGNMENT:
         rule = f"columns must take a multiple of {TMA_ALIGNMENT} bytes"
         refuse(argument, rule, f"{columns} columns of {tensor.element_size()} byte(s)")
-    if columns > 1 and stride[1] != 1:
+    if columns > 1 and stride[-1] != 1:
         refuse(argument, "must be row-major (last stride 1)", f"strides {stride}")
-    if rows <= 1:
-        return
-    stride_bytes = stride[0] * tensor.element_size()
-    if stride_bytes % TMA_ALIGNMENT:
-        rule = f"row stride must be a multiple of {TMA_ALIGNMENT} bytes"
-        refuse(argument, rule, f"{stride_bytes} bytes")
-    if stride[0] < columns:
-        refuse(argument, f"rows must not overlap (row stride >= {columns})", f"strides {stride}")
+    length = columns
+    if rows > 1:
+        _check_step(argument, "row", stride, stride[-2], length, tensor.element_size())
+        length = (rows - 1) * stride[-2] + columns
+    if tensor.dim() == 3 and tensor.shape[0] > 1:
+        _check_step(argument, "group", stride, stride[0], length, tensor.element_size())
+
+
+def _check_step(
+    argument: str, what: str, strides: tuple[int, ...], step: int, length: int, element_bytes: int
+) -> None:
+    """From one row or group, which is `length` elements long, to the next."""
+    if step * element_bytes % TMA_ALIGNMENT:
+        rule = f"{what} stride must be a multiple of {TMA_ALIGNMENT} bytes"
+        refuse(argument, rule, f"{step * element_bytes} bytes")
+    if step < length:
+        rule = f"{what}s must not overlap ({what} stride >= {length})"
+        refuse(argument, rule, f"strides {strides}")
 
 
 def check_address(argument: str, address: int, alignment: int) -> None:

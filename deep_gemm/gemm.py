@@ -1,38 +1,83 @@
-"""Dense FP8 GEMM."""
+"""FP8 GEMM of two matrices."""
 
 from __future__ import annotations
 
-import sys
+from dataclasses import dataclass
 
 import torch
 
-from deep_gemm import knobs
+from deep_gemm.call_cache import CallCache
+from deep_gemm.calls import (
+    Operand,
+    Transforms,
+    as_it_is,
+    c_key,
+    check_addresses,
+    chosen,
+    needed,
+    operand_transform,
+    sf_transform,
+)
 from deep_gemm.checks import (
     TMA_ALIGNMENT,
-    check_address,
+    check_c,
     check_dimensions,
     check_is_tensor,
     check_matrix,
     check_operand,
+    check_output,
     check_shape,
+    check_tma_operand,
     check_tma_rows,
     refuse,
 )
 from deep_gemm.config.problem import GemmProblem
-from deep_gemm.config.select import explain, select
-from deep_gemm.kernels.dense_fp8 import plan_dense
-from deep_gemm.runtime.device import arch_of, num_sms_of
+from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_dense
+from deep_gemm.runtime.device import arch_of
 from deep_gemm.runtime.launch import Plan
-from deep_gemm.scaling import RECIPE_1D2D, ScalingRecipe, check_scale_factors, resolve_recipe
+from deep_gemm.scaling import Recipes, check_recipe, check_scale_factors, resolve_recipe
+from deep_gemm.settings import sms_limit, usable_sms
 
-Operand = tuple[torch.Tensor, torch.Tensor]
-"""FP8 data and its scale factors."""
+Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+"""x, y, d, sfa and sfb: the order in which a launch takes their addresses."""
 
-MAX_PLANS = 8192
-"""Plans that are kept, at about 3 KB each; the oldest goes first."""
+NAMES = ("a[0]", "b[0]", "d")
+"""Arguments whose addresses must be aligned for TMA, in that order."""
 
-_plans: dict[object, Plan] = {}
-"""Plans of the calls seen so far, by everything that a plan depends on but the addresses."""
+
+@dataclass(frozen=True)
+class _Call:
+    """What a call of known shapes has to do.
+
+    Attributes:
+        plan: the launch; None if there is nothing to compute.
+        transforms: what the tensors go through first, if any do.
+        copies_c: D becomes C first.
+        clears_d: D becomes zero.
+    """
+
+    plan: Plan | None = None
+    transforms: Transforms | None = None
+    copies_c: bool = False
+    clears_d: bool = False
+
+    def run(self, tensors: Tensors, c: torch.Tensor | None, addresses: tuple[int, ...]) -> None:
+        """Does it, for tensors at these addresses."""
+        if self.copies_c and c is not None:
+            tensors[2].copy_(c)
+        if self.clears_d:
+            tensors[2].zero_()
+        if self.plan is None:
+            return
+        if self.transforms is None:
+            self.plan.launch(*addresses)
+            return
+        # What they made is held until the launch is enqueued: then its memory may be used again.
+        made = [f(tensor) for f, tensor in zip(self.transforms, tensors, strict=True)]
+        self.plan.launch(*(tensor.data_ptr() for tensor in made))
+
+
+_calls: CallCache[_Call] = CallCache()
 
 
 def fp8_gemm_nt(
@@ -46,26 +91,30 @@ def fp8_gemm_nt(
     compiled_dims: str = "nk",
     disable_ue8m0_cast: bool = False,
 ) -> None:
-    """Computes D = A @ B.T of FP8 operands with fine-grained scale factors, on the current stream.
+    """Computes D = A @ B.T, or D = C + A @ B.T, of FP8 operands with fine-grained scale factors, on
+    the current stream.
 
-    Each 128 of K are multiplied by the tensor cores, scaled, and added up in FP32.
+    Each 128 of K are multiplied by the tensor cores, scaled, and added up in FP32. With C, that sum
+    is rounded to D's type and added to C in D's type.
 
     Args:
-        a: (data, sfa): [m, k] float8_e4m3fn with contiguous rows, and FP32 [m, ceil(k / 128)] in
-            any layout: row-major, MN-major, padded or sliced, it is read as it is.
-        b: (data, sfb): [n, k] float8_e4m3fn with contiguous rows, and FP32
-            [ceil(n / 128), ceil(k / 128)] in any layout.
-        d: [m, n] bfloat16 with contiguous rows, overwritten.
-        c: must be None on SM90 unless k is 0, when D becomes a copy of it.
-        recipe: (gran_m, gran_n, gran_k) of the scale factors; SM90 has (1, 128, 128).
+        a: (data, sfa): [m, k] float8_e4m3fn, and FP32 [m, ceil(k / 128)] in any layout: row-major,
+            MN-major, padded or sliced, it is read as it is.
+        b: (data, sfb): [n, k] float8_e4m3fn, and FP32 [ceil(n / 128), ceil(k / 128)] in any layout;
+            for 1D1D [n, ceil(k / 128)], best MN-major: row-major ones are transposed first.
+        d: [m, n] bfloat16 or float32 with contiguous rows, overwritten.
+        c: [m, n] of d's dtype, or None; `d` itself accumulates in place.
+        recipe: (gran_m, gran_n, gran_k) of the scale factors: (1, 128, 128), 1D2D, which is the
+            default, or (1, 1, 128), 1D1D.
         recipe_a: (gran_m, gran_k), instead of `recipe` and together with `recipe_b`.
         recipe_b: (gran_n, gran_k).
         compiled_dims: accepted for compatibility; sizes are run-time values here.
         disable_ue8m0_cast: accepted for compatibility; SM90 never rounds scale factors.
 
-    The addresses of a, b and d must be multiples of 16 bytes, and so must their rows and row
-    strides: k a multiple of 16, n of 8. If m or n is 0 nothing happens; if k is 0, D becomes C, or
-    zero without one.
+    Operands with contiguous columns instead of contiguous rows are transposed by a kernel first.
+    The addresses of all others and of d must be multiples of 16 bytes, and so must their rows and
+    row strides: k a multiple of 16, n of 8 (of 4 for float32). If m or n is 0 nothing happens; if k
+    is 0, D becomes C, or zero without one.
 
     Raises:
         ArgumentError: an argument breaks one of these rules. Nothing was written.
@@ -78,92 +127,148 @@ def fp8_gemm_nt(
         >>> d = torch.empty(64, 2048, device="cuda", dtype=torch.bfloat16)
         >>> fp8_gemm_nt(a, b, d)
     """
-    x, sfa = check_operand("a", a)
-    y, sfb = check_operand("b", b)
+    _gemm(check_operand("a", a), check_operand("b", b), d, c, (recipe, recipe_a, recipe_b))
+
+
+def fp8_gemm_nn(
+    a: Operand,
+    b: Operand,
+    d: torch.Tensor,
+    c: torch.Tensor | None = None,
+    recipe: tuple[int, int, int] | None = None,
+    recipe_a: tuple[int, int] | None = None,
+    recipe_b: tuple[int, int] | None = None,
+    compiled_dims: str = "nk",
+    disable_ue8m0_cast: bool = False,
+) -> None:
+    """Computes D = A @ B, or D = C + A @ B: `fp8_gemm_nt` with B stored as [k, n], and its scale
+    factors likewise, [ceil(k / 128), ceil(n / 128)] or [ceil(k / 128), n].
+
+    Raises:
+        ArgumentError: as `fp8_gemm_nt`, which has the arguments too.
+    """
+    _gemm(check_operand("a", a), _transposed("b", b), d, c, (recipe, recipe_a, recipe_b))
+
+
+def fp8_gemm_tn(
+    a: Operand,
+    b: Operand,
+    d: torch.Tensor,
+    c: torch.Tensor | None = None,
+    recipe: tuple[int, int, int] | None = None,
+    recipe_a: tuple[int, int] | None = None,
+    recipe_b: tuple[int, int] | None = None,
+    compiled_dims: str = "mn",
+    disable_ue8m0_cast: bool = False,
+) -> None:
+    """Computes D = A.T @ B, or D = C + A.T @ B: `fp8_gemm_nt` with A stored as [k, m] and B as
+    [k, n], and their scale factors likewise.
+
+    Raises:
+        ArgumentError: as `fp8_gemm_nt`, which has the arguments too.
+    """
+    _gemm(_transposed("a", a), _transposed("b", b), d, c, (recipe, recipe_a, recipe_b))
+
+
+def fp8_gemm_tt(
+    a: Operand,
+    b: Operand,
+    d: torch.Tensor,
+    c: torch.Tensor | None = None,
+    recipe: tuple[int, int, int] | None = None,
+    recipe_a: tuple[int, int] | None = None,
+    recipe_b: tuple[int, int] | None = None,
+    compiled_dims: str = "mn",
+    disable_ue8m0_cast: bool = False,
+) -> None:
+    """Computes D = A.T @ B.T, or D = C + A.T @ B.T: `fp8_gemm_nt` with A stored as [k, m], and its
+    scale factors likewise.
+
+    Raises:
+        ArgumentError: as `fp8_gemm_nt`, which has the arguments too.
+    """
+    _gemm(_transposed("a", a), check_operand("b", b), d, c, (recipe, recipe_a, recipe_b))
+
+
+def _transposed(argument: str, operand: object) -> Operand:
+    """The operand with both its tensors' dimensions exchanged, as views."""
+    data, sf = check_operand(argument, operand)
+    for name, tensor in ((f"{argument}[0]", data), (f"{argument}[1]", sf)):
+        if tensor.dim() != 2:
+            refuse(name, "must have 2 dimension(s)", f"shape {tuple(tensor.shape)}")
+    return data.t(), sf.t()
+
+
+def _gemm(
+    a: Operand, b: Operand, d: torch.Tensor, c: torch.Tensor | None, recipes: Recipes
+) -> None:
+    (x, sfa), (y, sfb) = a, b
     check_is_tensor("d", d)
     addresses = x.data_ptr(), y.data_ptr(), d.data_ptr(), sfa.data_ptr(), sfb.data_ptr()
     key = (
-        addresses[3] % 16 == 0,
+        *(addresses[3] % 16 == 0, addresses[4] % 16 == 0, sms_limit(), *recipes),
         *(x.shape, x.stride(), x.dtype, x.device, sfa.shape, sfa.stride(), sfa.dtype, sfa.device),
         *(y.shape, y.stride(), y.dtype, y.device, sfb.shape, sfb.stride(), sfb.dtype, sfb.device),
-        *(d.shape, d.stride(), d.dtype, d.device, c is None, recipe, recipe_a, recipe_b),
+        *(d.shape, d.stride(), d.dtype, d.device, None if c is None else c_key(c, d)),
     )
-    plan = _plans.get(key)
-    if plan is None:
-        problem = _check(x, sfa, y, sfb, d, resolve_recipe(recipe, recipe_a, recipe_b))
-        if _is_trivial(problem, c, d):
-            return
-    if (addresses[0] | addresses[1] | addresses[2]) % TMA_ALIGNMENT:
-        _refuse_misaligned(addresses)
-    if plan is None:
-        plan = _remember(key, _plan(problem, x, sfa, y, sfb, d))
-    plan.launch(*addresses)
+    tensors = x, y, d, sfa, sfb
+    call = _calls.get(key)
+    if call is None:
+        call = _calls.remember(key, _prepare(tensors, c, _check(tensors, c, recipes)))
+    elif (addresses[0] | addresses[1] | addresses[2]) % TMA_ALIGNMENT:
+        check_addresses(NAMES, tensors, call.transforms)
+    call.run(tensors, c, addresses)
 
 
-def _check(
-    x: torch.Tensor,
-    sfa: torch.Tensor,
-    y: torch.Tensor,
-    sfb: torch.Tensor,
-    d: torch.Tensor,
-    recipe: ScalingRecipe,
-) -> GemmProblem:
+def _check(tensors: Tensors, c: torch.Tensor | None, recipes: Recipes) -> GemmProblem:
     """Checks everything but the addresses, which differ from call to call."""
+    x, y, d, sfa, sfb = tensors
     device = x.device
     check_matrix("a[0]", x, torch.float8_e4m3fn, device)
     check_matrix("b[0]", y, torch.float8_e4m3fn, device)
-    check_matrix("d", d, torch.bfloat16, device)
+    check_output("d", d, 2, device)
     (m, k), n = x.shape, y.shape[0]
     check_dimensions(m, n, k)
     check_shape("b[0]", y, (n, k), "[n, k]")
     check_shape("d", d, (m, n), "[m, n]")
-    arch = arch_of(device)
+    arch, recipe = arch_of(device), resolve_recipe(*recipes)
+    if c is not None and m and n:
+        check_c(c, d, "[m, n]")
     if m and n and k:
-        if recipe != RECIPE_1D2D:
-            refuse("recipe", "must be (1, 128, 128) on SM90 (1D1D is not there yet)", recipe)
+        check_recipe(recipe)
         check_scale_factors("a[1]", sfa, m, k, (recipe.gran_m, recipe.gran_k), device)
         check_scale_factors("b[1]", sfb, n, k, (recipe.gran_n, recipe.gran_k), device)
-        check_tma_rows("a[0]", x)
-        check_tma_rows("b[0]", y)
+        check_tma_operand("a[0]", x)
+        check_tma_operand("b[0]", y)
         check_tma_rows("d", d)
-    return GemmProblem(m, n, k, arch, num_sms_of(device))
+    return GemmProblem(
+        *(m, n, k, arch, usable_sms(device)),
+        gran_n=recipe.gran_n,
+        d_bytes=d.element_size(),
+    )
 
 
-def _is_trivial(problem: GemmProblem, c: torch.Tensor | None, d: torch.Tensor) -> bool:
-    """Handles problems that need no kernel, and refuses C where there is one."""
+def _prepare(tensors: Tensors, c: torch.Tensor | None, problem: GemmProblem) -> _Call:
+    x, y, d, sfa, sfb = tensors
     if problem.m == 0 or problem.n == 0:
-        return True
-    if c is not None:
-        check_matrix("c", c, d.dtype, d.device)
-        check_shape("c", c, (problem.m, problem.n), "[m, n]")
+        return _Call()
+    copies_c = c is not None and c.data_ptr() != d.data_ptr()
     if problem.k == 0:
-        d.zero_() if c is None else d.copy_(c)
-        return True
-    if c is not None:
-        refuse("c", "must be None for BF16 output with recipe (1, 128, 128) on SM90", "a tensor")
-    return False
-
-
-def _plan(
-    problem: GemmProblem,
-    x: torch.Tensor,
-    sfa: torch.Tensor,
-    y: torch.Tensor,
-    sfb: torch.Tensor,
-    d: torch.Tensor,
-) -> Plan:
-    if knobs.print_configs.get():
-        print(explain(problem), file=sys.stderr)
-    return plan_dense(problem, select(problem), x, sfa, y, sfb, d)
-
-
-def _remember(key: object, plan: Plan) -> Plan:
-    while len(_plans) >= MAX_PLANS:
-        _plans.pop(next(iter(_plans)), None)
-    _plans[key] = plan
-    return plan
-
-
-def _refuse_misaligned(addresses: tuple[int, ...]) -> None:
-    for name, address in zip(("a[0]", "b[0]", "d"), addresses, strict=False):
-        check_address(name, address, TMA_ALIGNMENT)
+        return _Call(copies_c=copies_c, clears_d=c is None)
+    transforms = needed(
+        operand_transform("a[0]", x),
+        operand_transform("b[0]", y),
+        as_it_is,
+        sf_transform(sfa, problem.is_1d1d, along_k_too=True),
+        sf_transform(sfb, problem.is_1d1d, along_k_too=False),
+    )
+    check_addresses(NAMES, tensors, transforms)
+    if transforms is not None:
+        x, y, d, sfa, sfb = (f(tensor) for f, tensor in zip(transforms, tensors, strict=True))
+    plan = plan_dense(
+        problem,
+        chosen(problem),
+        GemmTensors.of_matrices(x, sfa, y, sfb, d),
+        accumulates=c is not None,
+    )
+    return _Call(plan, transforms, copies_c)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from deep_gemm.checks import check_matrix, check_shape, refuse
+from deep_gemm.checks import check_shape, check_tensor, refuse
 from deep_gemm.utils.math import ceil_div
 
 
@@ -27,6 +27,27 @@ class ScalingRecipe:
 
 RECIPE_1D2D = ScalingRecipe(1, 128, 128)
 """SFA per 1 x 128, SFB per 128 x 128: activations against weights."""
+
+RECIPE_1D1D = ScalingRecipe(1, 1, 128)
+"""Both per 1 x 128: activations against gradients."""
+
+RECIPES = (RECIPE_1D2D, RECIPE_1D1D)
+"""Those that SM90 has."""
+
+
+def check_recipe(recipe: ScalingRecipe) -> None:
+    """SM90 has a kernel for the recipe.
+
+    Raises:
+        ArgumentError: it has none.
+    """
+    if recipe not in RECIPES:
+        rule = "must be (1, 128, 128) or (1, 1, 128) on SM90"
+        refuse("recipe", rule, (recipe.gran_m, recipe.gran_n, recipe.gran_k))
+
+
+Recipes = tuple[tuple[int, int, int] | None, tuple[int, int] | None, tuple[int, int] | None]
+"""The arguments recipe, recipe_a and recipe_b."""
 
 
 def resolve_recipe(
@@ -67,16 +88,18 @@ def check_scale_factors(
     k: int,
     gran: tuple[int, int],
     device: torch.device,
+    num_groups: int | None = None,
 ) -> None:
-    """Checks FP32 scale factors of a [rows, k] operand; any strides are taken.
+    """Checks FP32 scale factors of a [rows, k] operand, or of many; any strides are taken.
 
     Args:
         argument: its name, for the message.
-        sf: [ceil(rows / gran[0]), ceil(k / gran[1])], FP32.
+        sf: [ceil(rows / gran[0]), ceil(k / gran[1])], FP32, with `num_groups` in front if given.
         rows: rows of the operand.
         k: columns of the operand.
         gran: elements per scale factor, along rows and along K.
         device: the device of the call.
+        num_groups: number of operands; None for one.
 
     Raises:
         ArgumentError: wrong dtype, device or shape.
@@ -84,6 +107,8 @@ def check_scale_factors(
     if sf.dtype in (torch.int32, torch.uint8):
         rule = "must be FP32 on SM90 (packed UE8M0 scale factors are for SM100)"
         refuse(argument, rule, sf.dtype)
-    check_matrix(argument, sf, torch.float32, device)
-    shape = (ceil_div(rows, gran[0]), ceil_div(k, gran[1]))
-    check_shape(argument, sf, shape, f"[ceil({rows} / {gran[0]}), ceil({k} / {gran[1]})]")
+    groups = () if num_groups is None else (num_groups,)
+    check_tensor(argument, sf, 2 + len(groups), torch.float32, device)
+    shape = (*groups, ceil_div(rows, gran[0]), ceil_div(k, gran[1]))
+    front = "".join(f"{size}, " for size in groups)
+    check_shape(argument, sf, shape, f"[{front}ceil({rows} / {gran[0]}), ceil({k} / {gran[1]})]")

@@ -82,23 +82,24 @@ class BoxMap:
 
 
 def matrix_map(
-    dtype: int, rows: int, columns: int, row_stride: int, box_rows: int, box_columns: int
+    dtype: int, shape: tuple[int, ...], strides: tuple[int, int], box: tuple[int, int]
 ) -> BoxMap:
-    """The map of a row-major matrix, swizzled by the width of the box.
+    """The map of row-major matrices, swizzled by the width of the box.
 
     Args:
         dtype: CUtensorMapDataType of the elements.
-        rows: rows of the matrix.
-        columns: columns of the matrix.
-        row_stride: elements between rows; a multiple of 16 bytes.
-        box_rows: rows of one copy, at most 256.
-        box_columns: columns of one copy, 32, 64 or 128 bytes.
+        shape: number of matrices, rows and columns.
+        strides: elements between matrices and between rows; multiples of 16 bytes.
+        box: rows of one copy, at most 256, and columns, 32, 64 or 128 bytes.
     """
     element_bytes = _ELEMENT_BYTES[dtype]
+    batches, rows, columns = shape
+    batch_stride, row_stride = strides
+    box_rows, box_columns = box
     return BoxMap(
         dtype,
-        dims=(columns, rows),
-        strides=(row_stride * element_bytes,),
-        box=(box_columns, box_rows),
+        dims=(columns, rows, batches),
+        strides=(row_stride * element_bytes, batch_stride * element_bytes),
+        box=(box_columns, box_rows, 1),
         swizzle_bytes=box_columns * element_bytes,
     )

@@ -1,4 +1,4 @@
-// The one kernel parameter of a dense FP8 GEMM. deep_gemm/kernels/arguments.py has the same struct.
+// The one kernel parameter of an FP8 GEMM. deep_gemm/kernels/arguments.py has the same struct.
 #pragma once
 
 #include "common/types.cuh"
@@ -10,24 +10,48 @@ namespace deep_gemm {
 // factors along one dimension, from a multiple of four on, are 16 aligned bytes.
 enum class SfaLoad : uint32_t { kWords, kTmaAlongK, kTmaAlongM };
 
-struct DenseArguments {
-    TensorMap tensor_map_a;  // [m, k], box [block_m / cluster_n, 128]
-    TensorMap tensor_map_b;  // [n, k], box [block_n / cluster_m, 128]
-    TensorMap tensor_map_d;  // [m, n], box [min(block_m, 64), one slab]
-    // For kTmaAlongK [m, num_k_blocks], box [block_m, 4]; for kTmaAlongM [num_k_blocks, m], box
-    // [4, block_m].
+// What grouped_layout holds in an m-grouped product.
+enum class GroupedLayout : uint32_t {
+    kRowIds,     // [m]: each row's group; anything but 0 .. num_groups - 1 is padding
+    kRowEnds,    // [num_groups]: the row behind each group's last; groups begin aligned
+    kRowCounts,  // [num_groups]: rows of each group, which has a matrix of A and D for itself
+};
+
+struct GemmArguments {
+    TensorMap tensor_map_a;  // [batch, m, k], box [block_m / cluster_n, 128]
+    TensorMap tensor_map_b;  // [batch, n, k], box [block_n / cluster_m, 128]
+    TensorMap tensor_map_d;  // [batch, m, n], box [min(block_m, 64), one slab]
+    // For kTmaAlongK [batch, m, num_k_blocks], box [block_m, 4]; for kTmaAlongM
+    // [batch, num_k_blocks, m], box [4, block_m].
     TensorMap tensor_map_sfa;
-    const float* sfa;      // [m, ceil(k / 128)], any strides; for kWords only
-    const float* sfb;      // [ceil(n / 128), ceil(k / 128)], any strides
-    int64_t sfa_stride_m;  // strides in elements
+    TensorMap tensor_map_sfb;  // 1D1D: [batch, num_k_blocks, n], box [4, block_n]
+    const float* sfa;          // [batch, m, ceil(k / 128)], any strides; for copies word by word
+    const float* sfb;          // 1D2D: [batch, ceil(n / 128), ceil(k / 128)], any strides
+    int64_t sfa_stride_batch;  // strides in elements
+    int64_t sfa_stride_m;
     int64_t sfa_stride_k;
+    int64_t sfb_stride_batch;
     int64_t sfb_stride_n;
     int64_t sfb_stride_k;
-    uint32_t m;
+    uint32_t m;     // rows of D, in one batch
     uint32_t n;
-    uint32_t k;
-    uint32_t band;  // of the block order, see scheduler/dense.cuh
+    uint32_t k;     // not for k-grouped products
+    uint32_t band;  // of the block order, see scheduler/block_order.cuh
     SfaLoad sfa_load;
+    bool accumulates;  // D += product
+    // Grouped products.
+    uint32_t num_groups;
+    // m-grouped.
+    const int32_t* grouped_layout;
+    void* d;
+    int64_t d_stride_batch;  // in bytes
+    int64_t d_stride_m;
+    GroupedLayout layout;
+    uint32_t alignment;   // of the rows at which groups begin; for kRowEnds
+    bool clears_padding;  // kRowEnds: D's rows up to the next aligned one become zero
+    // k-grouped, made by kernels/k_group_maps.cuh.
+    const uint32_t* first_k_blocks;  // [num_groups + 1], in k blocks
+    const TensorMap* group_maps;     // [num_groups, 2]: of the group's A and B
 };
 
 }  // namespace deep_gemm

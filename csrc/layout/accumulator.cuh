@@ -10,4 +10,7 @@ DG_HOST_DEVICE constexpr int accumulator_row(int thread_in_warpgroup) {
     return 16 * (thread_in_warpgroup / 32) + thread_in_warpgroup % 32 / 4;
 }
 
+// The first of the thread's columns: 2(t % 4).
+DG_HOST_DEVICE constexpr int accumulator_column(int thread) { return thread % 4 * 2; }
+
 }  // namespace deep_gemm

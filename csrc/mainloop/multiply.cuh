@@ -53,6 +53,7 @@ struct Multiplier {
     //   n_offset   columns between the origin of the first SFB and the block's first column
     DG_DEVICE void multiply(float (&final_accum)[kNumWaves][kAccumSize], uint32_t num_k_blocks,
                             uint32_t n_offset) {
+        if (kConfig.grouping != Grouping::kDense && num_k_blocks == 0) return;
         if constexpr (kConfig.num_accumulators() == 2) {
             multiply_overlapped(final_accum[0], num_k_blocks, n_offset);
         } else {
@@ -95,30 +96,36 @@ struct Multiplier {
     template <int kInFlight>
     DG_DEVICE void finish(float (&final_accum)[kAccumSize], Partial& partial, uint32_t n_offset) {
         const uint32_t release_address = pipeline.release_address(pending);
-        const ScaleProducts<kConfig> scale = partial.sf.products(0);
+        const ScaleProducts<kConfig> products(partial.sf, 0);
         pending.advance();
         ptx::wgmma_wait_group<kInFlight>(partial.accum);
         pipeline.consumer_release(release_address);
-        promote<kConfig>(final_accum, partial.accum, scale, n_offset);
+        products.promote(final_accum, partial.accum, n_offset);
     }
 
     // One partial sum: multiply, wait, promote. The tensor cores are kept busy by the other
     // warpgroup. While they read shared memory everybody else waits for it long, so what a k block
-    // needs from there is asked for ahead: scale factors under the k block before, whether its
-    // stage is full before the last promotion.
+    // needs from there is asked for ahead: scale factors under the k block before (but for 1D1D,
+    // where they would take too many registers), whether its stage is full before the last
+    // promotion.
     DG_DEVICE void multiply_in_turn(float (&final_accum)[kNumWaves][kAccumSize],
                                     uint32_t num_k_blocks, uint32_t n_offset) {
+        constexpr bool kReadsAhead = !kConfig.is_1d1d();
         float accum[kAccumSize];
-        ScaleFactors<kConfig> next = sf_reader.read(num_k_blocks == 1);
+        ScaleFactors<kConfig> sf, next;
+        if (kReadsAhead) next = sf_reader.read(num_k_blocks == 1);
         for (; num_k_blocks > 0; --num_k_blocks) {
-            const ScaleFactors<kConfig> sf = next;
+            if (kReadsAhead) sf = next;
             const uint32_t release_address = pipeline.release_address(started);
             wait_for_tiles();
 #pragma unroll
             for (int wave = 0; wave < kNumWaves; ++wave) {
                 start_slice(accum, wave);
-                if (wave == 0 && num_k_blocks > 1) next = sf_reader.read(num_k_blocks == 2);
-                const ScaleProducts<kConfig> scale = sf.products(wave);
+                if (wave == 0 && !kReadsAhead) sf = sf_reader.read(num_k_blocks == 1);
+                if (wave == 0 && kReadsAhead && num_k_blocks > 1) {
+                    next = sf_reader.read(num_k_blocks == 2);
+                }
+                const ScaleProducts<kConfig> products(sf, wave);
                 if (wave < kNumWaves - 1) {
                     ptx::wgmma_wait_group<0>(accum);
                 } else {
@@ -127,7 +134,7 @@ struct Multiplier {
                     pipeline.consumer_release(release_address);
                     is_full = pipeline.consumer_test(started);
                 }
-                promote<kConfig>(final_accum[wave], accum, scale, n_offset);
+                products.promote(final_accum[wave], accum, n_offset);
             }
         }
     }

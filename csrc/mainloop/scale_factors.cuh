@@ -4,56 +4,50 @@
 #include "common/types.cuh"
 #include "config.cuh"
 #include "kernels/arguments.cuh"
+#include "layout/accumulator.cuh"
+#include "layout/scale_factors.cuh"
 #include "pipeline/shared_storage.cuh"
 #include "ptx/memory.cuh"
 
 namespace deep_gemm {
 
-// Where a group of SFA in shared memory has the scale factor of (row, k block): [block_m][4], or
-// for an SFA that is loaded along M, [4][block_m]. The eight rows that a warp reads have no bank in
-// common in either.
+// 1D2D: the scale factors of B that a block touches, 128 columns each.
 template <GemmConfig kConfig>
-struct SfaLayout {
-    int row_stride;
-    int k_stride;
+struct ColumnScales128 {
+    float value[kConfig.num_sfb()];
 
-    DG_DEVICE explicit SfaLayout(SfaLoad load)
-        : row_stride(load == SfaLoad::kTmaAlongM ? 1 : kConfig.kSfGroup),
-          k_stride(load == SfaLoad::kTmaAlongM ? kConfig.block_m : 1) {}
-};
-
-// What one thread multiplies its partial sums of one k block and M64 slice by: sfa * sfb.
-template <GemmConfig kConfig>
-struct ScaleProducts {
-    // Of the columns that the block touches, 128 each, and of the thread's two rows, 8 apart.
-    float product[kConfig.num_sfb()][2];
-
-    // For row `half` at `column`, counted from the origin of the block's first scale factor of B.
-    DG_DEVICE float at(int half, uint32_t column) const {
-        float selected = product[0][half];
+    DG_DEVICE void read(const float* group, int k_in_group) {
 #pragma unroll
-        for (int i = 1; i < kConfig.num_sfb(); ++i) {
-            if (column >= static_cast<uint32_t>(i * kConfig.kGranN)) selected = product[i][half];
+        for (int i = 0; i < kConfig.num_sfb(); ++i) {
+            value[i] = ptx::load_shared(group + i * kConfig.kSfGroup + k_in_group);
         }
-        return selected;
     }
 };
+
+// 1D1D: those of the thread's own columns, 8j + 2(t % 4) and the one behind, for all j.
+template <GemmConfig kConfig>
+struct ColumnScales1 {
+    float value[kConfig.block_n / 4];
+
+    DG_DEVICE void read(const float* group, int k_in_group) {
+        const float* row = group + k_in_group * kConfig.block_n + accumulator_column(threadIdx.x);
+#pragma unroll
+        for (int j = 0; j < kConfig.block_n / 8; ++j) {
+            ptx::load_shared(row + 8 * j, value[2 * j], value[2 * j + 1]);
+        }
+    }
+};
+
+template <GemmConfig kConfig, bool kIs1d1d = kConfig.is_1d1d()>
+struct ColumnScales : ColumnScales128<kConfig> {};
+template <GemmConfig kConfig>
+struct ColumnScales<kConfig, true> : ColumnScales1<kConfig> {};
 
 // The scale factors that one thread needs for one k block.
 template <GemmConfig kConfig>
 struct ScaleFactors {
-    float a[kConfig.num_waves()][2];
-    float b[kConfig.num_sfb()];
-
-    DG_DEVICE ScaleProducts<kConfig> products(int wave) const {
-        ScaleProducts<kConfig> result;
-#pragma unroll
-        for (int i = 0; i < kConfig.num_sfb(); ++i) {
-            result.product[i][0] = a[wave][0] * b[i];
-            result.product[i][1] = a[wave][1] * b[i];
-        }
-        return result;
-    }
+    float a[kConfig.num_waves()][2];  // of the thread's two rows, 8 apart, in each M64 slice
+    ColumnScales<kConfig> b;
 };
 
 // Walks the ring, k block by k block, for one thread.
@@ -62,7 +56,7 @@ struct ScaleFactorReader {
     const SharedStorage<kConfig>& smem;
     SfPipeline<kConfig> pipeline;
     SfaLayout<kConfig> layout;
-    int row_offset;      // of the thread's first row in a group of SFA
+    int row;             // the thread's first one in a group of SFA
     int k_in_group = 0;  // of the next k block
     typename SfPipeline<kConfig>::State state;
 
@@ -70,25 +64,22 @@ struct ScaleFactorReader {
         : smem(smem),
           pipeline{smem.sf_barriers},
           layout(sfa_load),
-          row_offset(row * layout.row_stride) {}
+          row(row) {}
 
     // The next k block's. The last k block of a block ends its group, full or not.
     DG_DEVICE ScaleFactors<kConfig> read(bool is_last) {
         if (k_in_group == 0) pipeline.consumer_wait(state);
-        const float* sfa = smem.sfa[state.stage] + row_offset + k_in_group * layout.k_stride;
+        const float* sfa = smem.sfa[state.stage] + layout.offset(row, k_in_group);
         ScaleFactors<kConfig> sf;
 #pragma unroll
         for (int wave = 0; wave < kConfig.num_waves(); ++wave) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                const int row = wave * kConfig.kMmaM + half * 8;
-                sf.a[wave][half] = ptx::load_shared(sfa + row * layout.row_stride);
+                const int further = wave * kConfig.kMmaM + half * 8;
+                sf.a[wave][half] = ptx::load_shared(sfa + layout.offset(further, 0));
             }
         }
-#pragma unroll
-        for (int i = 0; i < kConfig.num_sfb(); ++i) {
-            sf.b[i] = ptx::load_shared(&smem.sfb[state.stage][i][k_in_group]);
-        }
+        sf.b.read(smem.sfb[state.stage], k_in_group);
         if (++k_in_group == kConfig.kSfGroup || is_last) {
             pipeline.consumer_release(pipeline.release_address(state));
             state.advance();

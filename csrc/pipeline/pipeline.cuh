@@ -1,4 +1,4 @@
-// A ring of shared-memory stages between a load warp and the math warpgroups.
+// A ring of shared-memory stages between the warps that fill them and those that read them.
 //
 //   producer                                consumer
 //   producer_acquire: wait on empty         consumer_wait: wait on full
@@ -31,18 +31,18 @@ struct PipelineState {
 };
 
 // The barriers of a ring, in shared memory. A phase of `full` completes when every producer has
-// arrived and all announced bytes are there; one of `empty`, when every warp that reads the stage,
-// in any CTA that the stage's loads are multicast to, is done with it.
+// arrived and all announced bytes are there; one of `empty`, when every reader of the stage, in any
+// CTA that the stage's loads are multicast to, is done with it.
 template <int kNumStages>
 struct PipelineBarriers {
     uint64_t full[kNumStages];   // kFullArrivals: one per producing thread
-    uint64_t empty[kNumStages];  // kEmptyArrivals: one lane per math warp and CTA of the cluster
+    uint64_t empty[kNumStages];  // kEmptyArrivals: one per reader and CTA of the cluster
 };
 
-template <int kNumStages, int kNumProducers, int kNumMathWarps, int kClusterSize>
+template <int kNumStages, int kNumProducers, int kNumReaders, int kClusterSize>
 struct Pipeline {
     static constexpr uint32_t kFullArrivals = kNumProducers;
-    static constexpr uint32_t kEmptyArrivals = kNumMathWarps * kClusterSize;
+    static constexpr uint32_t kEmptyArrivals = kNumReaders * kClusterSize;
     using State = PipelineState<kNumStages>;
 
     PipelineBarriers<kNumStages>& barriers;
@@ -72,6 +72,11 @@ struct Pipeline {
         ptx::cp_async_mbarrier_arrive(&barriers.full[state.stage]);
     }
 
+    // For ordinary stores: this thread has filled the stage.
+    DG_DEVICE void producer_arrive(const State& state) const {
+        ptx::mbarrier_arrive<false>(ptx::shared_address(&barriers.full[state.stage]));
+    }
+
     // The barrier on which the stage's TMA loads complete.
     DG_DEVICE uint64_t* full_barrier(const State& state) const {
         return &barriers.full[state.stage];
@@ -94,7 +99,13 @@ struct Pipeline {
         return kClusterSize == 1 ? empty : ptx::mapa(empty, ptx::lane_idx());
     }
 
-    // Called by a whole math warp once it no longer reads the stage.
+    // Called by a thread that is a reader by itself, once it no longer reads the stage.
+    DG_DEVICE void consumer_arrive(const State& state) const {
+        static_assert(kClusterSize == 1);
+        ptx::mbarrier_arrive<false>(ptx::shared_address(&barriers.empty[state.stage]));
+    }
+
+    // Called by a whole math warp, which is one reader, once it no longer reads the stage.
     DG_DEVICE void consumer_release(uint32_t release_address) const {
         __syncwarp();  // the lanes that arrive speak for the reads of all others
         if (ptx::lane_idx() < kClusterSize)

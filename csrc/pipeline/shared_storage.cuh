@@ -4,6 +4,7 @@
 #include "common/types.cuh"
 #include "config.cuh"
 #include "pipeline/pipeline.cuh"
+#include "scheduler/block.cuh"
 
 namespace deep_gemm {
 
@@ -12,9 +13,28 @@ template <GemmConfig kConfig>
 using TilePipeline =
     Pipeline<kConfig.num_stages, 1, kConfig.num_math_warpgroups * 4, kConfig.cluster_size()>;
 
-// The scale-factor ring: all lanes of a warp load, for this CTA alone.
+// The scale-factor ring, for this CTA alone: all lanes of a warp load, or for 1D1D one thread.
 template <GemmConfig kConfig>
-using SfPipeline = Pipeline<kConfig.num_sf_groups(), 32, kConfig.num_math_warpgroups * 4, 1>;
+using SfPipeline = Pipeline<kConfig.num_sf_groups(), kConfig.is_1d1d() ? 1 : 32,
+                            kConfig.num_math_warpgroups * 4, 1>;
+
+// The ring of blocks (scheduler/block_ring.cuh): one thread fills it; every math thread, a warp that
+// loads scale factors (one thread for 1D1D) and the thread that loads tiles read it.
+template <GemmConfig kConfig>
+using BlockPipeline = Pipeline<kConfig.kBlockSlots, 1,
+                               kConfig.num_math_warpgroups * kConfig.kWarpgroup +
+                                   (kConfig.is_1d1d() ? 1 : 32) + 1,
+                               1>;
+
+template <bool kIsGrouped>
+struct BlockRing {
+    BlockCoordinates blocks[GemmConfig::kBlockSlots];
+    PipelineBarriers<GemmConfig::kBlockSlots> barriers;
+};
+
+// A dense product's blocks need no ring.
+template <>
+struct BlockRing<false> {};
 
 template <GemmConfig kConfig>
 struct SharedStorage {
@@ -25,17 +45,18 @@ struct SharedStorage {
     alignas(1024) uint8_t a[kStages][kConfig.a_tile_bytes()];
     alignas(1024) uint8_t b[kStages][kConfig.b_tile_bytes()];
 
-    // A round of D as BF16, [warpgroup][slab][64 rows, d_swizzle_bytes]; see
-    // epilogue/store_bf16.cuh.
+    // A round of D, [warpgroup][slab][64 rows, d_swizzle_bytes]; see epilogue/store_block.cuh.
     alignas(1024) uint8_t d[kConfig.num_math_warpgroups][kConfig.slabs_per_round()]
                            [kConfig.kMmaM * kConfig.d_swizzle_bytes()];
 
-    // Scale factors of kSfGroup k blocks; SFA in the order of SfaLayout.
+    // Scale factors of kSfGroup k blocks; SFA in the order of SfaLayout, SFB as
+    // [num_sfb][kSfGroup], or for 1D1D as [kSfGroup][block_n].
     alignas(128) float sfa[kSfGroups][kConfig.mma_rows() * kConfig.kSfGroup];
-    alignas(16) float sfb[kSfGroups][kConfig.num_sfb()][kConfig.kSfGroup];
+    alignas(128) float sfb[kSfGroups][kConfig.sfb_group()];
 
     PipelineBarriers<kStages> barriers;
     PipelineBarriers<kSfGroups> sf_barriers;
+    BlockRing<kConfig.grouping != Grouping::kDense> block_ring;
 };
 
 }  // namespace deep_gemm

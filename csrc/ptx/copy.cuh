@@ -19,33 +19,47 @@ DG_DEVICE void prefetch_tensormap(const TensorMap* map) {
     asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
 
-// Loads the map's box at (inner, outer) and completes its bytes on `barrier`. Elements out of range
-// arrive as zeros and count like the others.
-DG_DEVICE void tma_load_2d(void* destination, const TensorMap* map, uint64_t* barrier, int inner,
-                           int outer) {
+// Loads the map's box at (inner, middle, outer) and completes its bytes on `barrier`. Elements out
+// of range arrive as zeros and count like the others.
+DG_DEVICE void tma_load_3d(void* destination, const TensorMap* map, uint64_t* barrier, int inner,
+                           int middle, int outer) {
     asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
-        " [%0], [%1, {%3, %4}], [%2];" ::"r"(shared_address(destination)),
-        "l"(map), "r"(shared_address(barrier)), "r"(inner), "r"(outer)
+        "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
+        " [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(shared_address(destination)),
+        "l"(map), "r"(shared_address(barrier)), "r"(inner), "r"(middle), "r"(outer)
         : "memory");
 }
 
 // The same for every CTA of the cluster whose bit is set in `mask`: the box lands at the same
 // offset of each, and its bytes complete on the barrier at the same offset of each.
-DG_DEVICE void tma_load_2d_multicast(void* destination, const TensorMap* map, uint64_t* barrier,
-                                     int inner, int outer, uint16_t mask) {
+DG_DEVICE void tma_load_3d_multicast(void* destination, const TensorMap* map, uint64_t* barrier,
+                                     int inner, int middle, int outer, uint16_t mask) {
     asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
-        ".multicast::cluster [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(shared_address(destination)),
-        "l"(map), "r"(shared_address(barrier)), "r"(inner), "r"(outer), "h"(mask)
+        "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
+        ".multicast::cluster [%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(
+            shared_address(destination)),
+        "l"(map), "r"(shared_address(barrier)), "r"(inner), "r"(middle), "r"(outer), "h"(mask)
         : "memory");
 }
 
-// Stores the map's box from shared memory to (inner, outer); elements out of range are not written.
-DG_DEVICE void tma_store_2d(const TensorMap* map, const void* source, int inner, int outer) {
+// Stores the map's box from shared memory to (inner, middle, outer); elements out of range are not
+// written.
+DG_DEVICE void tma_store_3d(const TensorMap* map, const void* source, int inner, int middle,
+                            int outer) {
     asm volatile(
-        "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(map),
-        "r"(shared_address(source)), "r"(inner), "r"(outer)
+        "cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(
+            map),
+        "r"(shared_address(source)), "r"(inner), "r"(middle), "r"(outer)
+        : "memory");
+}
+
+// Adds the map's box in shared memory to what lies at (inner, middle, outer), in the map's type.
+DG_DEVICE void tma_reduce_add_3d(const TensorMap* map, const void* source, int inner, int middle,
+                                 int outer) {
+    asm volatile(
+        "cp.reduce.async.bulk.tensor.3d.global.shared::cta.add.bulk_group"
+        " [%0, {%2, %3, %4}], [%1];" ::"l"(map),
+        "r"(shared_address(source)), "r"(inner), "r"(middle), "r"(outer)
         : "memory");
 }
 

@@ -1,4 +1,4 @@
-// Shared-memory loads, stores by matrix, number packing, and the fence between the two proxies.
+// Shared-memory loads and stores, stores by matrix, number packing, and the fence between the two proxies.
 // PTX ISA 9.7.9.22, 9.7.14.5 and 9.7.13.4.
 #pragma once
 
@@ -13,6 +13,32 @@ DG_DEVICE float load_shared(const float* source) {
     float value;
     asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"(shared_address(source)) : "memory");
     return value;
+}
+
+// Two floats at a multiple of 8 bytes, likewise.
+DG_DEVICE void load_shared(const float* source, float& first, float& second) {
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
+                 : "=f"(first), "=f"(second)
+                 : "r"(shared_address(source))
+                 : "memory");
+}
+
+DG_DEVICE void store_shared(void* destination, float first, float second) {
+    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(shared_address(destination)), "f"(first),
+                 "f"(second)
+                 : "memory");
+}
+
+// Copies 16 bytes from shared to global memory, both at multiples of 16.
+DG_DEVICE void copy_16_to_global(void* destination, const void* source) {
+    asm volatile(
+        "{\n"
+        ".reg .b32 w<4>;\n"
+        "ld.shared.v4.b32 {w0, w1, w2, w3}, [%1];\n"
+        "st.global.v4.b32 [%0], {w0, w1, w2, w3};\n"
+        "}" ::"l"(__cvta_generic_to_global(destination)),
+        "r"(shared_address(source))
+        : "memory");
 }
 
 // Rounds two floats to BF16 (nearest even); `low` goes to bits 0-15.

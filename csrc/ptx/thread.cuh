@@ -28,6 +28,9 @@ DG_DEVICE bool elect_one() {
     return elected != 0;
 }
 
+// Index of the lowest bit that is set; -1 if none is.
+DG_DEVICE int find_first_set(uint32_t bits) { return __ffs(bits) - 1; }
+
 // Barrier `id` among `num_threads` threads of the CTA; orders their shared-memory accesses.
 DG_DEVICE void named_barrier_sync(int id, int num_threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(num_threads) : "memory");

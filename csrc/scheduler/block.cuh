@@ -5,11 +5,20 @@
 
 namespace deep_gemm {
 
-// A block's place in D, in elements. It may lie outside D where a cluster hangs over the edge: TMA
-// then loads zeros and nothing is stored.
+// One block of D: where it lies, in elements, and what it is made of. It may hang over the edge of
+// D: TMA then loads zeros and stores nothing there.
 struct BlockCoordinates {
     uint32_t m;
     uint32_t n;
+    uint32_t a_batch;  // which matrix of A and SFA, of B and SFB, of D
+    uint32_t b_batch;
+    uint32_t d_batch;
+    uint32_t first_k_block;  // in the scale factors, which all groups of a k-grouped product share
+    uint32_t num_k_blocks;   // 0: the product is zero
+    // Rows of the block, from its first one, that hold a product, and that are written; those from
+    // valid_rows to stored_rows are padding and become zero.
+    uint32_t valid_rows;
+    uint32_t stored_rows;
 };
 
 }  // namespace deep_gemm

@@ -16,7 +16,6 @@ from deep_gemm.cli.gpu import Gpu, choose_gpu
 from deep_gemm.cli.measure import MAX_DIFF, Accuracy, measure
 from deep_gemm.cli.output import print_line, print_table, progress
 from deep_gemm.cli.verb import Verb
-from deep_gemm.config.cost_model import unique_bytes
 from deep_gemm.config.gemm_config import BLOCK_K, GemmConfig
 from deep_gemm.config.legality import SMEM_CAPACITY
 from deep_gemm.config.problem import GemmProblem
@@ -203,7 +202,7 @@ def _speed_rows(problem: GemmProblem, gpu: Gpu, times: list[float]) -> Rows:
     us = statistics.median(times)
     floor = floor_of(problem, gpu.name)
     tflops = num_flop(problem) / us / 1e6
-    gb_per_s = unique_bytes(problem) / us / 1e3
+    gb_per_s = problem.unique_bytes / us / 1e3
     spread = f"{min(times):.1f} .. {max(times):.1f}"
     return [
         ("time", f"{us:.1f} us, median of {len(times)} with the L2 flushed ({spread})"),

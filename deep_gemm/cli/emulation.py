@@ -12,7 +12,7 @@ from deep_gemm.cli.measure import Accuracy, accuracy_of, make_operands, make_out
 from deep_gemm.config.gemm_config import GemmConfig
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import Selection, best_band
-from deep_gemm.kernels.dense_fp8 import plan_dense
+from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_dense
 
 CONFIG = GemmConfig(128, 128, num_stages=5, num_math_warpgroups=2, cluster_m=2)
 
@@ -38,7 +38,7 @@ def emulate(seed: int, report: Callable[[str], object]) -> tuple[Accuracy, float
     d = make_output(PROBLEM, torch.device("cpu"))
     report(f"compiling {CONFIG.name}")
     selection = Selection(CONFIG, best_band(PROBLEM, CONFIG))
-    plan = plan_dense(PROBLEM, selection, *a, *b, d)
+    plan = plan_dense(PROBLEM, selection, GemmTensors.of_matrices(*a, *b, d))
     report(f"emulating {CONFIG.name}")
     start = time.perf_counter()
     with warnings.catch_warnings():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deep_gemm.config.cost_model import unique_bytes
 from deep_gemm.config.problem import GemmProblem
 
 TFLOPS = 1600.0
@@ -45,7 +44,7 @@ def floor_of(problem: GemmProblem, gpu_name: str) -> Floor:
     is_known = gpu_name in HBM_TB_PER_S
     tb_per_s = HBM_TB_PER_S[gpu_name if is_known else _ASSUMED]
     note = "" if is_known else " (an H100's limit: this GPU's is not known)"
-    num_bytes = unique_bytes(problem)
+    num_bytes = problem.unique_bytes
     hbm_us = num_bytes / tb_per_s / 1e6
     flop_us = num_flop(problem) / TFLOPS / 1e6
     if flop_us >= hbm_us:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from deep_gemm.calls import Operand
 from deep_gemm.config.problem import GemmProblem
-from deep_gemm.gemm import Operand, fp8_gemm_nt
+from deep_gemm.gemm import fp8_gemm_nt
 from deep_gemm.quantize import per_block_cast_to_fp8, per_token_cast_to_fp8
 from deep_gemm.testing import (
     calc_diff,

@@ -23,7 +23,7 @@ from deep_gemm.config.legality import broken_rules
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import Selection, best_band, select
 from deep_gemm.errors import ArgumentError, DeepGemmError
-from deep_gemm.kernels.dense_fp8 import plan_dense
+from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_dense
 from deep_gemm.runtime.emulated import EmulatedPlan
 
 if TYPE_CHECKING:
@@ -117,7 +117,8 @@ def parse_config(name: str) -> GemmConfig:
     match = _CONFIG.fullmatch(name)
     if match is None:
         raise ArgumentError(f"--config must look like 128x128_s5_w2_c2x1, got {name!r}")
-    config = GemmConfig(*map(int, match.groups()))
+    m, n, stages, warpgroups, cluster_m, cluster_n = map(int, match.groups())
+    config = GemmConfig(m, n, stages, warpgroups, cluster_m, cluster_n)
     broken = broken_rules(config)
     if broken:
         raise ArgumentError(f"--config {name}: {'; '.join(broken)}")
@@ -168,7 +169,9 @@ def _emulate(part: Part) -> tuple[Recorder, float]:
         a, b = make_operands(problem, torch.device("cpu"), seed=0)
         d = make_output(problem, torch.device("cpu"))
         selection = Selection(config, best_band(problem, config))
-        plan = cast(EmulatedPlan, plan_dense(problem, selection, *a, *b, d))
+        plan = cast(
+            EmulatedPlan, plan_dense(problem, selection, GemmTensors.of_matrices(*a, *b, d))
+        )
         recorder = Recorder(_progress_of(part, status.update))
         start = time.perf_counter()
         with warnings.catch_warnings():

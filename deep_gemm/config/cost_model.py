@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deep_gemm.config.gemm_config import BLOCK_K, MMA_K, MMA_M, GemmConfig
+from deep_gemm.config.gemm_config import BLOCK_K, MMA_K, MMA_M, WARPGROUP, GemmConfig
 from deep_gemm.config.problem import GemmProblem
 
 CLOCKS_PER_US = 1958.0
@@ -36,6 +36,9 @@ IN_TURN_CLOCKS = (156.0, 2.984)
 
 SEGMENT_CLOCKS = 2.07
 """Per run of columns under one scale factor of B, and M64 slice, where a block has several."""
+
+COLUMN_SCALE_CLOCKS = 1.0
+"""Per column and M64 slice where each column has its scale factor (1D1D): its multiplications."""
 
 LOAD_LATENCY = 3677.0
 """Clocks from the release of a stage until it is full again, with the memory system loaded."""
@@ -80,24 +83,21 @@ class Estimate:
     bound: str
 
 
-def unique_bytes(problem: GemmProblem) -> int:
-    """Bytes that every kernel must move: operands, scale factors and D, once each."""
-    m, n, k = problem.m, problem.n, problem.k
-    sf_bytes = 4 * problem.num_k_blocks * (m + -(-n // 128))
-    return (m + n) * k + 2 * m * n + sf_bytes
-
-
 def k_block_costs(config: GemmConfig) -> dict[str, float]:
     """Clocks of one k block of one CTA, by what may limit it."""
     slices = config.mma_rows // MMA_M
     reads = slices * (BLOCK_K // MMA_K) * MMA_K * (MMA_M + config.block_n)
     writes = BLOCK_K * (config.block_m + config.block_n)
     segments = config.block_n // config.sf_segment
-    select = SEGMENT_CLOCKS * segments if segments > 1 else 0.0
+    scaling = SEGMENT_CLOCKS * segments if segments > 1 else 0.0
+    if config.is_1d1d:
+        # Every math thread has a quarter of the columns.
+        reads += 4 * config.block_n // 4 * WARPGROUP * config.num_math_warpgroups
+        scaling = COLUMN_SCALE_CLOCKS * config.block_n
     if config.num_accumulators == 2:
-        math = OVERLAPPED_CLOCKS[0] + OVERLAPPED_CLOCKS[1] * config.block_n + select
+        math = OVERLAPPED_CLOCKS[0] + OVERLAPPED_CLOCKS[1] * config.block_n + scaling
     else:
-        slice_clocks = IN_TURN_CLOCKS[0] + IN_TURN_CLOCKS[1] * config.block_n + select
+        slice_clocks = IN_TURN_CLOCKS[0] + IN_TURN_CLOCKS[1] * config.block_n + scaling
         math = config.num_waves * slice_clocks
     return {
         "tensor cores": slices * TENSOR_CLOCKS_PER_COLUMN * config.block_n,
@@ -109,17 +109,19 @@ def k_block_costs(config: GemmConfig) -> dict[str, float]:
 
 def estimate(problem: GemmProblem, config: GemmConfig) -> Estimate:
     """Predicts the kernel time of a problem of at least one element."""
-    rows, columns = config.cluster_grid(problem.m, problem.n)
+    rows, columns = problem.cluster_grid(config)
     clusters = max(1, problem.num_sms // config.cluster_size)
     waves = -(-rows * columns // clusters)
     costs = k_block_costs(config)
     bound = max(costs, key=lambda name: costs[name])
-    num_stores = config.mma_rows // MMA_M * (2 * config.block_n // config.d_swizzle_bytes)
+    num_stores = (
+        config.mma_rows // MMA_M * (config.d_bytes * config.block_n // config.d_swizzle_bytes)
+    )
     epilogue = EPILOGUE_CLOCKS + STORE_CLOCKS * num_stores
     epilogue += ROUND_CLOCKS * (config.num_store_rounds - 1)
     block_clocks = problem.num_k_blocks * costs[bound] + epilogue
     compute_us = waves * block_clocks / CLOCKS_PER_US
-    hbm_us = unique_bytes(problem) / HBM_BYTES_PER_US
+    hbm_us = problem.unique_bytes / HBM_BYTES_PER_US
     longer, shorter = max(compute_us, hbm_us), min(compute_us, hbm_us)
     fixed_us = LAUNCH_US + CLUSTER_US * (config.cluster_size > 1)
     return Estimate(

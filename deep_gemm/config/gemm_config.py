@@ -7,6 +7,7 @@ on which they differ does not compile.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from enum import Enum
 from math import gcd
 
 BLOCK_K = 128
@@ -15,6 +16,22 @@ MMA_K = 32
 GRAN_N = 128
 SF_GROUP = 4
 WARPGROUP = 128
+BLOCK_SLOTS = 4
+BLOCK_COORDINATES_BYTES = 36
+GROUPED_BLOCK_REGISTERS = 10
+
+
+class Grouping(Enum):
+    """What a problem consists of; the values are the C++ enumerators."""
+
+    DENSE = "kDense"
+    """One matrix product."""
+
+    M_GROUPED = "kMGrouped"
+    """Many, each with its own B; A and D hold their rows."""
+
+    K_GROUPED = "kKGrouped"
+    """Many, each with its own stretch of K, and its own D."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +47,9 @@ class GemmConfig:
         cluster_n: CTAs of a cluster along N; they share A by multicast.
         num_store_rounds: equal parts in which D passes through its staging memory: more of them
             leave room for another stage, and make the epilogue longer.
+        grouping: what a problem consists of.
+        gran_n: rows of B per scale factor: 128 (1D2D scaling) or 1 (1D1D).
+        d_bytes: bytes of an element of D: 2 for BF16, 4 for FP32.
     """
 
     block_m: int
@@ -39,6 +59,14 @@ class GemmConfig:
     cluster_m: int = 1
     cluster_n: int = 1
     num_store_rounds: int = 1
+    grouping: Grouping = Grouping.DENSE
+    gran_n: int = GRAN_N
+    d_bytes: int = 2
+
+    @property
+    def is_1d1d(self) -> bool:
+        """Whether B has a scale factor per row, as A has."""
+        return self.gran_n == 1
 
     @property
     def mma_rows(self) -> int:
@@ -53,7 +81,7 @@ class GemmConfig:
     @property
     def num_accumulators(self) -> int:
         """Partial sums per math warpgroup; two overlap promotion with the tensor cores."""
-        return 2 if self.num_waves == 1 and self.block_n <= 144 else 1
+        return 2 if self.num_waves == 1 and self.block_n <= (96 if self.is_1d1d else 144) else 1
 
     @property
     def cluster_size(self) -> int:
@@ -76,14 +104,20 @@ class GemmConfig:
         return -(-(GRAN_N - self.sf_segment + self.block_n) // GRAN_N)
 
     @property
+    def sfb_rows(self) -> int:
+        """Scale factors of B per k block."""
+        return self.block_n if self.is_1d1d else self.num_sfb
+
+    @property
     def d_swizzle_bytes(self) -> int:
         """Swizzle, and row width, of one slab of D in shared memory."""
-        return next(width for width in (128, 64, 32) if self.block_n * 2 % width == 0)
+        row_bytes = self.block_n * self.d_bytes
+        return next(width for width in (128, 64, 32) if row_bytes % width == 0)
 
     @property
     def num_slabs(self) -> int:
         """Slabs of 64 rows that one math warpgroup stores."""
-        return self.num_waves * (2 * self.block_n // self.d_swizzle_bytes)
+        return self.num_waves * (self.d_bytes * self.block_n // self.d_swizzle_bytes)
 
     @property
     def slabs_per_round(self) -> int:
@@ -100,16 +134,23 @@ class GemmConfig:
         """Dynamic shared memory of the kernel: `sizeof(SharedStorage)`."""
         barriers = 16
         stage = (self.mma_rows + self.block_n) * BLOCK_K + barriers
-        sf_group = 4 * SF_GROUP * (self.mma_rows + self.num_sfb) + barriers
-        d = 2 * self.mma_rows * self.block_n // self.num_store_rounds
-        total = self.num_stages * stage + self.num_sf_groups * sf_group + d
+        sf_group = 4 * SF_GROUP * (self.mma_rows + self.sfb_rows)
+        d = self.d_bytes * self.mma_rows * self.block_n // self.num_store_rounds
+        total = self.num_stages * stage + self.num_sf_groups * (sf_group + barriers) + d
+        if self.grouping is not Grouping.DENSE:
+            total += BLOCK_SLOTS * (BLOCK_COORDINATES_BYTES + barriers)
         return -(-total // 1024) * 1024
 
     @property
     def held_registers(self) -> int:
-        """Registers per math thread for final and partial sums, and two k blocks' scale factors."""
-        sums = (self.num_waves + self.num_accumulators) * self.block_n // 2
-        return sums + 2 * (2 * self.num_waves + self.num_sfb)
+        """Registers per math thread for final and partial sums, two k blocks' scale factors (one
+        where they are many), and what a grouped block is stored by."""
+        registers = (self.num_waves + self.num_accumulators) * self.block_n // 2
+        if self.is_1d1d:
+            registers += self.num_accumulators * (2 * self.num_waves + self.block_n // 4)
+        else:
+            registers += 2 * (2 * self.num_waves + self.num_sfb)
+        return registers + (0 if self.grouping is Grouping.DENSE else GROUPED_BLOCK_REGISTERS)
 
     def cluster_grid(self, m: int, n: int) -> tuple[int, int]:
         """Rows and columns of clusters that cover an [m, n] matrix."""
@@ -121,12 +162,29 @@ class GemmConfig:
     def name(self) -> str:
         """A file name for the kernel."""
         return (
-            f"sm90_fp8_gemm_1d2d_{self.block_m}x{self.block_n}_s{self.num_stages}"
+            f"{self.entry}_{self.block_m}x{self.block_n}_s{self.num_stages}"
             f"_w{self.num_math_warpgroups}_c{self.cluster_m}x{self.cluster_n}"
             f"_r{self.num_store_rounds}"
         )
 
+    @property
+    def entry(self) -> str:
+        """The kernel's name in a profile."""
+        grouping = {
+            Grouping.DENSE: "",
+            Grouping.M_GROUPED: "m_grouped_",
+            Grouping.K_GROUPED: "k_grouped_",
+        }[self.grouping]
+        scaling = "1d1d" if self.is_1d1d else "1d2d"
+        return f"sm90_{grouping}fp8_gemm_{scaling}" + ("_fp32" if self.d_bytes == 4 else "")
+
     def initialiser(self) -> str:
         """The configuration as a C++ designated initialiser."""
-        values = ", ".join(f".{field.name} = {getattr(self, field.name)}" for field in fields(self))
-        return f"{{{values}}}"
+
+        def literal(value: int | Grouping) -> str:
+            return (
+                f"deep_gemm::Grouping::{value.value}" if isinstance(value, Grouping) else str(value)
+            )
+
+        values = (f".{field.name} = {literal(getattr(self, field.name))}" for field in fields(self))
+        return f"{{{', '.join(values)}}}"

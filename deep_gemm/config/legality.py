@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import replace
 
-from deep_gemm.config.gemm_config import MMA_M, GemmConfig
+from deep_gemm.config.gemm_config import GRAN_N, MMA_M, GemmConfig, Grouping
 
 SMEM_CAPACITY = 232_448
 """Dynamic shared memory that one CTA may have on SM90, in bytes."""
@@ -52,6 +52,23 @@ def cluster_splits_tiles(config: GemmConfig) -> str | None:
     return None
 
 
+def clusters_stay_in_one_group(config: GemmConfig) -> str | None:
+    """CTAs that share a tile of B belong to one group: in an m-grouped product the blocks below
+    each other may not."""
+    if config.grouping is Grouping.M_GROUPED and config.cluster_m != 1:
+        return f"cluster_m must be 1 for m-grouped products, got {config.cluster_m}"
+    return None
+
+
+def elements_are_supported(config: GemmConfig) -> str | None:
+    """Scale factors per row of B or per 128 of them; D in BF16 or FP32."""
+    if config.gran_n not in (1, GRAN_N):
+        return f"gran_n must be 1 or {GRAN_N}, got {config.gran_n}"
+    if config.d_bytes not in (2, 4):
+        return f"d_bytes must be 2 or 4, got {config.d_bytes}"
+    return None
+
+
 def sums_fit_registers(config: GemmConfig) -> str | None:
     """The sums stay in registers: a spill would cost more than any tile shape gains."""
     needed = config.held_registers
@@ -78,7 +95,8 @@ def shared_memory_fits(config: GemmConfig) -> str | None:
 
 
 RULES: tuple[tuple[Rule, ...], ...] = (
-    (block_m_fits_warpgroups, block_n_is_an_instruction_shape, cluster_splits_tiles),
+    (elements_are_supported, block_m_fits_warpgroups, block_n_is_an_instruction_shape),
+    (cluster_splits_tiles, clusters_stay_in_one_group),
     (sums_fit_registers, rounds_split_slabs),
     (shared_memory_fits,),
 )
@@ -97,13 +115,9 @@ def broken_rules(config: GemmConfig) -> list[str]:
 
 
 @functools.cache
-def max_stages(
-    block_m: int, block_n: int, num_math_warpgroups: int, num_store_rounds: int = 1
-) -> int:
-    """Stages that fit into shared memory for these blocks."""
-    config = GemmConfig(
-        block_m, block_n, MAX_STAGES, num_math_warpgroups, num_store_rounds=num_store_rounds
-    )
+def max_stages(shape: GemmConfig) -> int:
+    """Stages that fit into shared memory for a configuration, whatever number of them it has."""
+    config = replace(shape, num_stages=MAX_STAGES)
     while config.num_stages > 1 and config.smem_bytes > SMEM_CAPACITY:
         config = replace(config, num_stages=config.num_stages - 1)
     return config.num_stages

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from deep_gemm.config.gemm_config import BLOCK_K, GRAN_N, GemmConfig, Grouping
+
 
 @dataclass(frozen=True, slots=True)
 class GemmProblem:
-    """A dense D[m, n] = A[m, k] @ B[n, k].T of FP8 operands with 1D2D scale factors, D in BF16.
+    """D[m, n] = A[m, k] @ B[n, k].T of FP8 operands with fine-grained scale factors.
 
     Attributes:
-        m: rows of A and D.
+        m: rows of A and D; in an m-grouped product those that a group is expected to have.
         n: rows of B, columns of D.
-        k: columns of A and B.
+        k: columns of A and B; in a k-grouped product those that a group is expected to have.
         arch: architecture that the kernel is compiled for, such as "90a".
         num_sms: multiprocessors that the kernel may occupy.
+        grouping: one product, or many in one launch.
+        num_groups: how many.
+        alignment: rows of A to a multiple of which m-grouped groups are padded.
+        gran_n: rows of B per scale factor, 128 or 1.
+        d_bytes: bytes of an element of D: 2 for BF16, 4 for FP32.
     """
 
     m: int
@@ -22,8 +29,43 @@ class GemmProblem:
     k: int
     arch: str = "90a"
     num_sms: int = 132
+    grouping: Grouping = Grouping.DENSE
+    num_groups: int = 1
+    alignment: int = 1
+    gran_n: int = GRAN_N
+    d_bytes: int = 2
+
+    @property
+    def is_1d1d(self) -> bool:
+        """Whether B has a scale factor per row, as A has."""
+        return self.gran_n == 1
 
     @property
     def num_k_blocks(self) -> int:
         """Steps of the main loop: one per 128 of K."""
-        return -(-self.k // 128)
+        return -(-self.k // BLOCK_K)
+
+    def cluster_grid(self, config: GemmConfig) -> tuple[int, int]:
+        """Rows and columns of clusters that cover D, all groups together.
+
+        How the rows of an m-grouped product spread over its groups is not known here: where a
+        tile is higher than the alignment, a group is taken to need half a tile more than its rows
+        fill, or what the alignment leaves of that.
+        """
+        rows, columns = config.cluster_grid(self.m, self.n)
+        if self.grouping is Grouping.K_GROUPED:
+            return rows * self.num_groups, columns
+        if self.grouping is Grouping.M_GROUPED:
+            unused = max(0.0, 1 - self.alignment / config.block_m) / 2
+            tiles = max(1.0, self.m / config.block_m + unused)
+            return max(1, round(self.num_groups * tiles)), columns
+        return rows, columns
+
+    @property
+    def unique_bytes(self) -> int:
+        """Bytes that every kernel must move: operands, scale factors and D, once each."""
+        own_b = self.grouping is not Grouping.DENSE
+        rows, columns = self.num_groups * self.m, (self.num_groups if own_b else 1) * self.n
+        outputs = self.num_groups * self.m * self.n * self.d_bytes
+        sf_bytes = 4 * self.num_k_blocks * (rows + -(-columns // self.gran_n))
+        return (rows + columns) * self.k + outputs + sf_bytes

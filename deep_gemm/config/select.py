@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 
 from deep_gemm.config.cost_model import Estimate, estimate
-from deep_gemm.config.gemm_config import GemmConfig
+from deep_gemm.config.gemm_config import GemmConfig, Grouping
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.sm90 import candidates
 
@@ -61,7 +61,8 @@ def select(problem: GemmProblem) -> Selection:
 
 def explain(problem: GemmProblem, num_alternatives: int = 3) -> str:
     """What was chosen for a problem and why, with the next best candidates, one per line."""
-    lines = [f"{problem.m} x {problem.n} x {problem.k} on {problem.num_sms} SMs:"]
+    groups = f"{problem.num_groups} x " if problem.grouping is not Grouping.DENSE else ""
+    lines = [f"{groups}{problem.m} x {problem.n} x {problem.k} on {problem.num_sms} SMs:"]
     for rank, (config, cost) in enumerate(ranked(problem)[: num_alternatives + 1]):
         verdict = "chosen" if rank == 0 else "      "
         lines.append(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from dataclasses import replace
 
-from deep_gemm.config.gemm_config import GemmConfig
+from deep_gemm.config.gemm_config import GemmConfig, Grouping
 from deep_gemm.config.legality import broken_rules, max_stages
 from deep_gemm.config.problem import GemmProblem
 
@@ -15,11 +16,17 @@ MIN_STAGES = 3
 """With two stages, the loads of one k block never run under more than one other: too few to pay."""
 
 MAX_STORE_ROUNDS = 4
-"""More have not been measured."""
+"""Of BF16; FP32 takes twice the memory and so twice the rounds. More have not been measured."""
 
 
-def block_m_candidates(m: int) -> tuple[int, ...]:
-    """Block heights for m rows: one short block where that covers all, else whole M64 slices."""
+def block_m_candidates(problem: GemmProblem) -> tuple[int, ...]:
+    """Block heights: one short block where that covers all rows, else whole M64 slices.
+
+    Groups of an m-grouped product may have more rows than expected, or fewer.
+    """
+    m = problem.m
+    if problem.grouping is Grouping.M_GROUPED:
+        return tuple(height for height in (16, 32, 64, 128, 256) if height < max(2 * m, 17))
     for short in (16, 32):
         if m <= short:
             return (short,)
@@ -27,38 +34,54 @@ def block_m_candidates(m: int) -> tuple[int, ...]:
 
 
 @functools.cache
-def stages_and_rounds(
-    block_m: int, block_n: int, num_math_warpgroups: int
-) -> tuple[tuple[int, int], ...]:
+def stages_and_rounds(shape: GemmConfig) -> tuple[tuple[int, int], ...]:
     """As many stages as fit, with D stored in one round, or in more where those make room for more
-    stages."""
+    stages.
+
+    Args:
+        shape: the configuration but for its stages and rounds.
+    """
     pairs: list[tuple[int, int]] = []
-    num_slabs = GemmConfig(block_m, block_n, MIN_STAGES, num_math_warpgroups).num_slabs
-    for rounds in range(1, MAX_STORE_ROUNDS + 1):
-        stages = max_stages(block_m, block_n, num_math_warpgroups, rounds)
+    most_rounds = MAX_STORE_ROUNDS * shape.d_bytes // 2
+    for rounds in range(1, most_rounds + 1):
+        if shape.num_slabs % rounds:
+            continue
+        stages = max_stages(replace(shape, num_store_rounds=rounds))
         fewer = pairs[-1][0] if pairs else MIN_STAGES - 1
-        if num_slabs % rounds == 0 and stages > fewer:
+        if stages > fewer:
             pairs.append((stages, rounds))
     return tuple(pairs)
 
 
-def candidates(problem: GemmProblem) -> Iterator[GemmConfig]:
-    """Every legal configuration for the problem that is worth a look.
+def cluster_candidates(problem: GemmProblem, block_m: int, block_n: int) -> list[tuple[int, int]]:
+    """Clusters that have two blocks to cover and two multiprocessors to run on."""
+    clusters = [(1, 1)]
+    if problem.num_sms >= 2:
+        # Neighbouring rows of blocks of an m-grouped product may belong to different groups.
+        can_share_b = problem.grouping is not Grouping.M_GROUPED
+        clusters += [(2, 1)] * (problem.m > block_m and can_share_b)
+        clusters += [(1, 2)] * (problem.n > block_n)
+    return clusters
 
-    A cluster is proposed only where it has two blocks to cover and two multiprocessors to run on.
-    """
-    for block_m in block_m_candidates(problem.m):
-        num_math_warpgroups = 1 if block_m <= 64 else 2
+
+def candidates(problem: GemmProblem) -> Iterator[GemmConfig]:
+    """Every legal configuration for the problem that is worth a look."""
+    for block_m in block_m_candidates(problem):
         for block_n in BLOCK_N:
-            for stages, rounds in stages_and_rounds(block_m, block_n, num_math_warpgroups):
-                clusters = [(1, 1)]
-                if problem.num_sms >= 2:
-                    clusters += [(2, 1)] * (problem.m > block_m)
-                    clusters += [(1, 2)] * (problem.n > block_n)
-                for cluster_m, cluster_n in clusters:
-                    config = GemmConfig(
-                        *(block_m, block_n, stages, num_math_warpgroups),
-                        *(cluster_m, cluster_n, rounds),
+            shape = GemmConfig(
+                *(block_m, block_n, MIN_STAGES, 1 if block_m <= 64 else 2),
+                grouping=problem.grouping,
+                gran_n=problem.gran_n,
+                d_bytes=problem.d_bytes,
+            )
+            for stages, rounds in stages_and_rounds(shape):
+                for cluster_m, cluster_n in cluster_candidates(problem, block_m, block_n):
+                    config = replace(
+                        shape,
+                        num_stages=stages,
+                        num_store_rounds=rounds,
+                        cluster_m=cluster_m,
+                        cluster_n=cluster_n,
                     )
                     if not broken_rules(config):
                         yield config

@@ -96,9 +96,17 @@ def _initialiser(tokens: Tokens, layout: str, count: int) -> bytes:
         raise tokens.error(f"{len(values)} initial values for {count} elements")
     values += [0] * (count - len(values))
     try:
-        return struct.pack(f"<{count}{layout}", *values)
+        return struct.pack(f"<{count}{layout}", *(_unsigned(value, layout) for value in values))
     except (struct.error, OverflowError) as error:
         raise tokens.error(f"initial value does not fit its type ({error})") from error
+
+
+def _unsigned(value: int | float, layout: str) -> int | float:
+    """A negative value of an unsigned type stands for its two's complement: NVCC writes -1 into a
+    .u32."""
+    if layout in "BHIQ" and isinstance(value, int) and value < 0:
+        return value + (1 << (8 * struct.calcsize(layout)))
+    return value
 
 
 def _values(tokens: Tokens) -> list[int | float]:

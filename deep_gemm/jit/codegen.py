@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from deep_gemm.config.gemm_config import GemmConfig
+from deep_gemm.config.gemm_config import BLOCK_COORDINATES_BYTES, GemmConfig
 from deep_gemm.jit.source import KernelSource
-from deep_gemm.kernels.arguments import DenseArguments
-
-ENTRY = "sm90_fp8_gemm_1d2d"
+from deep_gemm.kernels.arguments import GemmArguments, KGroupMapsArguments
 
 
 def wgmma_specialisation(n: int) -> str:
@@ -35,25 +33,42 @@ struct deep_gemm::ptx::WgmmaFp8<{n}> {{
 
 
 def generate(config: GemmConfig, arch: str) -> KernelSource:
-    """The dense FP8 kernel of a configuration.
+    """The FP8 GEMM kernel of a configuration.
 
     The text asserts that C++ and Python agree on the shared memory and on the argument struct.
     """
     text = f"""\
-#include "kernels/sm90_fp8_gemm_1d2d.cuh"
+#include "kernels/sm90_fp8_gemm.cuh"
 
 {wgmma_specialisation(config.block_n)}
 constexpr deep_gemm::GemmConfig kConfig{config.initialiser()};
 
 static_assert(sizeof(deep_gemm::SharedStorage<kConfig>) == {config.smem_bytes});
-static_assert(sizeof(deep_gemm::DenseArguments) == {DenseArguments.cxx_size()});
+static_assert(sizeof(deep_gemm::GemmArguments) == {GemmArguments.cxx_size()});
+static_assert(sizeof(deep_gemm::BlockCoordinates) == {BLOCK_COORDINATES_BYTES});
 static_assert(kConfig.num_accumulators() == {config.num_accumulators});
 static_assert(kConfig.num_threads() == {config.num_threads});
 static_assert(kConfig.d_swizzle_bytes() == {config.d_swizzle_bytes});
 
 extern "C" __global__ void __launch_bounds__({config.num_threads}, 1)
-    {ENTRY}(const __grid_constant__ deep_gemm::DenseArguments args) {{
-    deep_gemm::sm90_fp8_gemm_1d2d<kConfig>(args);
+    {config.entry}(const __grid_constant__ deep_gemm::GemmArguments args) {{
+    deep_gemm::sm90_fp8_gemm<kConfig>(args);
 }}
 """
-    return KernelSource(name=config.name, text=text, entry=ENTRY, arch=arch)
+    return KernelSource(name=config.name, text=text, entry=config.entry, arch=arch)
+
+
+def generate_k_group_maps(arch: str) -> KernelSource:
+    """The kernel that makes the tensor maps of a k-grouped GEMM's groups."""
+    name = "sm90_k_group_maps"
+    text = f"""\
+#include "kernels/k_group_maps.cuh"
+
+static_assert(sizeof(deep_gemm::KGroupMapsArguments) == {KGroupMapsArguments.cxx_size()});
+
+extern "C" __global__ void __launch_bounds__(32)
+    {name}(const __grid_constant__ deep_gemm::KGroupMapsArguments args) {{
+    deep_gemm::k_group_maps(args);
+}}
+"""
+    return KernelSource(name=name, text=text, entry=name, arch=arch)

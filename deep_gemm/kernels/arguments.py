@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_int64, c_uint32, c_void_p
+from ctypes import c_bool, c_int64, c_uint32, c_void_p
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -43,18 +43,34 @@ class KernelArguments(ctypes.Structure):
         return ctypes.addressof(self) + int(getattr(type(self), field).offset)
 
 
-class DenseArguments(KernelArguments):
-    """Parameters of a dense FP8 GEMM, in the order of the C++ struct."""
+class GroupedLayout(IntEnum):
+    """What grouped_layout holds in an m-grouped product."""
+
+    ROW_IDS = 0
+    """[m]: each row's group; anything but 0 .. num_groups - 1 is padding."""
+
+    ROW_ENDS = 1
+    """[num_groups]: the row behind each group's last; groups begin aligned."""
+
+    ROW_COUNTS = 2
+    """[num_groups]: rows of each group, which has a matrix of A and D for itself."""
+
+
+class GemmArguments(KernelArguments):
+    """Parameters of an FP8 GEMM, in the order of the C++ struct."""
 
     _fields_ = (
         ("tensor_map_a", TensorMap),
         ("tensor_map_b", TensorMap),
         ("tensor_map_d", TensorMap),
         ("tensor_map_sfa", TensorMap),
+        ("tensor_map_sfb", TensorMap),
         ("sfa", c_void_p),
         ("sfb", c_void_p),
+        ("sfa_stride_batch", c_int64),
         ("sfa_stride_m", c_int64),
         ("sfa_stride_k", c_int64),
+        ("sfb_stride_batch", c_int64),
         ("sfb_stride_n", c_int64),
         ("sfb_stride_k", c_int64),
         ("m", c_uint32),
@@ -62,4 +78,33 @@ class DenseArguments(KernelArguments):
         ("k", c_uint32),
         ("band", c_uint32),
         ("sfa_load", c_uint32),
+        ("accumulates", c_bool),
+        ("num_groups", c_uint32),
+        ("grouped_layout", c_void_p),
+        ("d", c_void_p),
+        ("d_stride_batch", c_int64),
+        ("d_stride_m", c_int64),
+        ("layout", c_uint32),
+        ("alignment", c_uint32),
+        ("clears_padding", c_bool),
+        ("first_k_blocks", c_void_p),
+        ("group_maps", c_void_p),
+    )
+
+
+class KGroupMapsArguments(KernelArguments):
+    """Parameters of the kernel that makes a k-grouped GEMM's tensor maps, in the C++ order."""
+
+    _fields_ = (
+        ("pattern_a", TensorMap),
+        ("pattern_b", TensorMap),
+        ("a", c_void_p),
+        ("b", c_void_p),
+        ("m", c_uint32),
+        ("n", c_uint32),
+        ("ks", c_void_p),
+        ("group_maps", c_void_p),
+        ("first_k_blocks", c_void_p),
+        ("num_groups", c_uint32),
+        ("total_k", c_uint32),
     )

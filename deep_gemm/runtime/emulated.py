@@ -62,7 +62,8 @@ class EmulatedPlan:
         with self._lock:
             pointers = zip(launch.pointers, addresses[len(launch.maps) :], strict=True)
             for (field, num_bytes), address in pointers:
-                setattr(arguments, field, address)
+                if field:
+                    setattr(arguments, field, address)
                 extents.append((address, num_bytes))
             parameters = bytes(arguments).ljust(type(arguments).cxx_size(), b"\0")
         run(

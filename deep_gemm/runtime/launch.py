@@ -28,7 +28,8 @@ class KernelLaunch:
         kernel: what to launch.
         arguments: its only parameter, complete but for what addresses decide.
         maps: fields of the arguments that are tensor maps, with what they map.
-        pointers: fields that are plain pointers, with the bytes behind them.
+        pointers: fields that are plain pointers, with the bytes behind them; "" for memory that the
+            kernel reaches by another way.
         grid: number of CTAs.
         num_threads: threads of a CTA.
         smem_bytes: dynamic shared memory of a CTA.
@@ -58,6 +59,10 @@ def _loaded(kernel: CompiledKernel) -> int:
     return driver().load_kernel(kernel.cubin, kernel.entry)
 
 
+def _pointer_slot(arguments: KernelArguments, field: str) -> Slot:
+    return functools.partial(setattr, arguments, field) if field else lambda address: None
+
+
 class CudaPlan:
     """A launch of one kernel for one problem on one device.
 
@@ -83,7 +88,7 @@ class CudaPlan:
             destination = arguments.address_of(field)
             box_map.encode(destination, address)
             slots.append(functools.partial(driver().tensor_map_replace_address, destination))
-        slots += [functools.partial(setattr, arguments, field) for field, _ in launch.pointers]
+        slots += [_pointer_slot(arguments, field) for field, _ in launch.pointers]
         self._function = _loaded(launch.kernel)
         self._arguments = arguments
         self._parameters = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))

@@ -18,7 +18,7 @@ from deep_gemm.jit.source import KernelSource, include_root
 from tests.compile.test_compilers import label, nvrtc_libraries
 
 HEADERS = [str(path.relative_to(include_root())) for path in sorted(include_root().rglob("*.cuh"))]
-SOME = ["config.cuh", "scheduler/dense.cuh", "kernels/sm90_fp8_gemm_1d2d.cuh"]
+SOME = ["config.cuh", "scheduler/dense.cuh", "kernels/sm90_fp8_gemm.cuh"]
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 

@@ -134,7 +134,7 @@ def test_the_main_loop_never_stops_for_nothing(config: GemmConfig, tmp_path: Pat
 
 @pytest.mark.parametrize(
     "expression",
-    ["SharedStorage<kConfig>", "DenseArguments", "num_accumulators", "num_threads", "d_swizzle"],
+    ["SharedStorage<kConfig>", "GemmArguments", "num_accumulators", "num_threads", "d_swizzle"],
 )
 def test_a_size_on_which_the_languages_differ_does_not_compile(
     expression: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

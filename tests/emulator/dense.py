@@ -18,7 +18,7 @@ from deep_gemm.emulator.tma import TensorMap
 from deep_gemm.jit.build import build
 from deep_gemm.jit.codegen import generate
 from deep_gemm.jit.compiler import CompiledKernel
-from deep_gemm.kernels import dense_fp8
+from deep_gemm.kernels import fp8_gemm
 from deep_gemm.testing import assert_bitwise_equal, fp8_gemm_nt_reference, guarded_output
 
 Operand = tuple[torch.Tensor, torch.Tensor]
@@ -98,10 +98,10 @@ def run_case(
 
     selection = Selection(case.config, best_band(problem, case.config))
     with (
-        mock.patch.object(dense_fp8, "build", lambda source: kernel),
+        mock.patch.object(fp8_gemm, "build", lambda source: kernel),
         mock.patch.object(emulator, "run", run_in_order),
     ):
-        plan = dense_fp8.plan_dense(problem, selection, x, sfa, y, sfb, out.view)
+        plan = fp8_gemm.plan_dense(problem, selection, x, sfa, y, sfb, out.view)
         plan.launch(*(tensor.data_ptr() for tensor in (x, y, out.view, sfa, sfb)))
     out.check()
     return out.view

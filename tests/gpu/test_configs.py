@@ -15,7 +15,7 @@ from deep_gemm.config.select import Selection, best_band
 from deep_gemm.config.sm90 import candidates
 from deep_gemm.jit.build import build
 from deep_gemm.jit.codegen import generate
-from deep_gemm.kernels.dense_fp8 import plan_dense
+from deep_gemm.kernels.fp8_gemm import plan_dense
 from deep_gemm.testing import assert_bitwise_equal, guarded_output
 
 # Edges in every block shape, an odd number of blocks for every cluster, K blocks of odd number with

@@ -13,6 +13,8 @@ CUDA_ON_HOST = """
 #define __align__(bytes)
 struct { unsigned x; } threadIdx, blockIdx, gridDim;
 void __syncthreads();
+struct uint4 { unsigned x, y, z, w; };
+unsigned __byte_perm(unsigned, unsigned, unsigned);
 void __syncwarp();
 int __shfl_sync(unsigned, int, int);
 unsigned __cvta_generic_to_shared(const void*);

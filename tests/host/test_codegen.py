@@ -14,7 +14,7 @@ from deep_gemm.config.legality import broken_rules
 from deep_gemm.config.sm90 import BLOCK_N
 from deep_gemm.jit.codegen import generate, wgmma_specialisation
 from deep_gemm.jit.source import include_root, included_headers
-from deep_gemm.kernels.arguments import DenseArguments
+from deep_gemm.kernels.arguments import GemmArguments
 
 GOLDEN = Path(__file__).parent / "golden"
 CONFIG = GemmConfig(128, 32, 4, 2, 2, 1)
@@ -60,7 +60,7 @@ def test_both_languages_are_held_together(config: GemmConfig) -> None:
     text = generate(config, "90a").text
     asserted = dict(re.findall(r"static_assert\((.*) == (\d+)\);", text))
     assert asserted["sizeof(deep_gemm::SharedStorage<kConfig>)"] == str(config.smem_bytes)
-    assert asserted["sizeof(deep_gemm::DenseArguments)"] == str(DenseArguments.cxx_size())
+    assert asserted["sizeof(deep_gemm::GemmArguments)"] == str(GemmArguments.cxx_size())
     for name in ("num_accumulators", "num_threads", "d_swizzle_bytes"):
         assert asserted[f"kConfig.{name}()"] == str(getattr(config, name))
 

@@ -12,7 +12,7 @@ from deep_gemm.config import gemm_config
 from deep_gemm.config.gemm_config import GemmConfig
 from deep_gemm.config.legality import MAX_STAGES, broken_rules
 from deep_gemm.config.sm90 import BLOCK_N
-from deep_gemm.kernels.arguments import DenseArguments
+from deep_gemm.kernels.arguments import GemmArguments
 from tests.host.cuda_on_host import CUDA_ON_HOST, CUDA_ON_HOST_FLAGS
 
 SHAPES = [(block_m, 1 if block_m <= 64 else 2) for block_m in (16, 32, 64, 128, 256)]
@@ -30,7 +30,7 @@ DERIVED = [
     *("sf_segment", "num_sfb", "d_swizzle_bytes", "slabs_per_round"),
 ]
 CONSTANTS = {name: value for name, value in vars(gemm_config).items() if name.isupper()}
-FIELDS = [name for name, *_ in DenseArguments._fields_]
+FIELDS = [name for name, *_ in GemmArguments._fields_]
 
 
 def cxx_constant(name: str) -> str:
@@ -54,8 +54,8 @@ constexpr int derived[] = {{
 extern "C" {{
 const int* tables[] = {{{", ".join(f"derived<GemmConfig{c.initialiser()}>" for c in CONFIGS)}}};
 int constants[] = {{{", ".join(map(cxx_constant, CONSTANTS))}}};
-int offsets[] = {{{", ".join(f"offsetof(DenseArguments, {name})" for name in FIELDS)}}};
-int arguments_size = sizeof(DenseArguments);
+int offsets[] = {{{", ".join(f"offsetof(GemmArguments, {name})" for name in FIELDS)}}};
+int arguments_size = sizeof(GemmArguments);
 }}
 """
 
@@ -90,6 +90,6 @@ def test_every_constant_is_equal(library: ctypes.CDLL) -> None:
 
 
 def test_every_argument_is_at_its_place(library: ctypes.CDLL) -> None:
-    expected = {name: getattr(DenseArguments, name).offset for name in FIELDS}
+    expected = {name: getattr(GemmArguments, name).offset for name in FIELDS}
     assert dict(zip(FIELDS, integers(library, "offsets", len(FIELDS)), strict=True)) == expected
-    assert integers(library, "arguments_size", 1) == [DenseArguments.cxx_size()]
+    assert integers(library, "arguments_size", 1) == [GemmArguments.cxx_size()]

@@ -1,4 +1,4 @@
-"""The epilogue, run on the host: csrc/epilogue/store_bf16.cuh over a csrc/ptx that keeps a log.
+"""The epilogue, run on the host: csrc/epilogue/store_block.cuh over a csrc/ptx that keeps a log.
 
 The log is played back as the hardware documents stmatrix and TMA: D must come out whole.
 """
@@ -36,7 +36,7 @@ HARNESS = """
 #define DG_DEVICE inline
 #include <cstring>
 
-#include "epilogue/store_bf16.cuh"
+#include "epilogue/store_block.cuh"
 
 using namespace deep_gemm;
 

@@ -7,7 +7,7 @@ import torch
 
 from deep_gemm.config.gemm_config import GemmConfig
 from deep_gemm.kernels.arguments import SfaLoad
-from deep_gemm.kernels.dense_fp8 import _sfa_map
+from deep_gemm.kernels.fp8_gemm import _sfa_map
 
 CONFIG = GemmConfig(64, 64, 4, 1)
 M, NUM_K_BLOCKS = 72, 8

@@ -21,7 +21,7 @@ from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import Selection, best_band
 from deep_gemm.jit.build import build
 from deep_gemm.jit.codegen import generate
-from deep_gemm.kernels.dense_fp8 import plan_dense
+from deep_gemm.kernels.fp8_gemm import plan_dense
 from goldens.excuses import Excuse
 from goldens.machines import UNTOUCHED, Bytes, Machine
 

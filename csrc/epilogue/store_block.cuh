@@ -1,0 +1,163 @@
+// Epilogue: accumulators -> BF16, if D is -> swizzled shared memory -> TMA store, or TMA addition.
+//
+// Each warpgroup stores its own M64 slices, so the two never wait for each other, and the store
+// runs under the next block's main loop: shared memory is only waited for when it is written again.
+//
+// A slice is cut into slabs of d_swizzle_bytes columns, [64 rows, d_swizzle_bytes] each, one TMA
+// box. Eight rows of a 16-byte column chunk, which one stmatrix phase writes, fall into eight
+// different bank groups thanks to the swizzle.
+//
+// The staging memory holds one round: all of the warpgroup's slabs, or an equal part of them where
+// another stage of the main loop is worth more than a short epilogue.
+//
+// A slab of an m-grouped product may end where another group's rows begin. TMA cuts boxes at the
+// end of D only, so such a slab is copied by the threads, row by row.
+#pragma once
+
+#include "common/math.cuh"
+#include "common/types.cuh"
+#include "config.cuh"
+#include "kernels/arguments.cuh"
+#include "layout/accumulator.cuh"
+#include "layout/swizzle.cuh"
+#include "ptx/copy.cuh"
+#include "ptx/memory.cuh"
+#include "ptx/thread.cuh"
+#include "scheduler/block.cuh"
+
+namespace deep_gemm {
+
+// Sets the thread's accumulators to zero in all rows from `valid_rows` on: rows of padding, whose
+// operands may be anything. Rows are counted from the warpgroup's first.
+template <GemmConfig kConfig>
+DG_DEVICE void clear_padding(float (&accum)[kConfig.num_waves()][kConfig.block_n / 2],
+                             int valid_rows) {
+#pragma unroll
+    for (int wave = 0; wave < kConfig.num_waves(); ++wave) {
+        const int row = wave * kConfig.kMmaM + accumulator_row(threadIdx.x % kConfig.kWarpgroup);
+#pragma unroll
+        for (int i = 0; i < kConfig.block_n / 2; ++i) {
+            if (row + i / 2 % 2 * 8 >= valid_rows) accum[wave][i] = 0;
+        }
+    }
+}
+
+// Writes one slab of BF16 to shared memory. Each lane addresses one row of 16 bytes: lanes 0-15 the
+// 16 rows of the warp at one 8-column chunk, lanes 16-31 the same rows at the next chunk.
+//   accum   the thread's accumulators of the slab's columns
+template <int kSlabBytes>
+DG_DEVICE void write_bf16_slab(uint8_t* slab, const float* accum) {
+    const uint32_t lane = ptx::lane_idx();
+    const uint32_t row = threadIdx.x % GemmConfig::kWarpgroup / 32 * 16 + lane % 16;
+#pragma unroll
+    for (int chunk = 0; chunk < kSlabBytes / 16; chunk += 2) {
+        const float* pair = accum + chunk * 4;
+        const uint32_t offset = row * kSlabBytes + (chunk + lane / 16) * 16;
+        ptx::stmatrix_x4(slab + swizzle<kSlabBytes>(offset), ptx::cvt_bf16x2(pair[0], pair[1]),
+                         ptx::cvt_bf16x2(pair[2], pair[3]), ptx::cvt_bf16x2(pair[4], pair[5]),
+                         ptx::cvt_bf16x2(pair[6], pair[7]));
+    }
+}
+
+// The same for FP32: each lane writes its pairs of columns, of both its rows.
+template <int kSlabBytes>
+DG_DEVICE void write_fp32_slab(uint8_t* slab, const float* accum) {
+    const uint32_t row = accumulator_row(threadIdx.x % GemmConfig::kWarpgroup);
+    const uint32_t column = accumulator_column(threadIdx.x);
+#pragma unroll
+    for (int i = 0; i < kSlabBytes / 8; i += 2) {
+        const uint32_t offset =
+            (row + i / 2 % 2 * 8) * kSlabBytes + (i / 4 * 8 + column) * sizeof(float);
+        ptx::store_shared(slab + swizzle<kSlabBytes>(offset), accum[i], accum[i + 1]);
+    }
+}
+
+// Copies a slab's first `rows` rows to D, 16 bytes per thread and turn.
+//   row, column   of D, where the slab lies
+template <GemmConfig kConfig>
+DG_DEVICE void copy_rows(const uint8_t* slab, int rows, uint32_t batch, uint32_t row,
+                         uint32_t column, const GemmArguments& args) {
+    constexpr int kSlabBytes = kConfig.d_swizzle_bytes();
+    constexpr int kChunks = kSlabBytes / 16;
+    const int chunks = min<int>((args.n - column) * kConfig.d_bytes / 16, kChunks);
+    uint8_t* destination = static_cast<uint8_t*>(args.d) + batch * args.d_stride_batch +
+                           row * args.d_stride_m + column * kConfig.d_bytes;
+    for (int i = threadIdx.x % kConfig.kWarpgroup; i < rows * kChunks; i += kConfig.kWarpgroup) {
+        const int chunk = i % kChunks;
+        if (chunk >= chunks) continue;
+        ptx::copy_16_to_global(destination + i / kChunks * args.d_stride_m + chunk * 16,
+                               slab + swizzle<kSlabBytes>(i * 16));
+    }
+}
+
+// Stores the warpgroup's slices of a block of D.
+template <GemmConfig kConfig>
+struct BlockStore {
+    static constexpr int kSlabBytes = kConfig.d_swizzle_bytes();
+    static constexpr int kSlabColumns = kSlabBytes / kConfig.d_bytes;
+    static constexpr int kSlabsPerSlice = kConfig.block_n / kSlabColumns;
+    static constexpr int kSlabs = kConfig.slabs_per_round();
+    static constexpr int kSlabRows = min(kConfig.block_m, kConfig.kMmaM);
+
+    uint8_t (&staging)[kSlabs][kConfig.kMmaM * kSlabBytes];  // the warpgroup's
+    const GemmArguments& args;
+    int warpgroup_idx;
+
+    DG_DEVICE void store(const BlockCoordinates& block,
+                         const float (&accum)[kConfig.num_waves()][kConfig.block_n / 2]) {
+        const bool issues_stores = threadIdx.x % kConfig.kWarpgroup == 0;
+#pragma unroll
+        for (int first = 0; first < kConfig.num_waves() * kSlabsPerSlice; first += kSlabs) {
+            if (issues_stores) ptx::tma_store_wait_read();
+            ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);
+            write_slabs(accum, first);
+            ptx::fence_proxy_async();
+            ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);
+#pragma unroll
+            for (int i = 0; i < kSlabs; ++i) store_slab(block, i, first + i, issues_stores);
+            if (issues_stores) ptx::tma_store_commit_group();
+        }
+    }
+
+  private:
+    DG_DEVICE void write_slabs(const float (&accum)[kConfig.num_waves()][kConfig.block_n / 2],
+                               int first) {
+#pragma unroll
+        for (int i = 0; i < kSlabs; ++i) {
+            const int column = (first + i) % kSlabsPerSlice * kSlabColumns;
+            const float* source = accum[(first + i) / kSlabsPerSlice] + column / 2;
+            if constexpr (kConfig.d_bytes == 2) {
+                write_bf16_slab<kSlabBytes>(staging[i], source);
+            } else {
+                write_fp32_slab<kSlabBytes>(staging[i], source);
+            }
+        }
+    }
+
+    // Slab `idx` of the block, out of the `staged`-th place of the staging memory.
+    DG_DEVICE void store_slab(const BlockCoordinates& block, int staged, int idx,
+                              bool issues_stores) {
+        const uint32_t row =
+            (warpgroup_idx * kConfig.num_waves() + idx / kSlabsPerSlice) * kConfig.kMmaM;
+        const uint32_t column = block.n + idx % kSlabsPerSlice * kSlabColumns;
+        if (block.m + row >= args.m || column >= args.n) return;
+        if constexpr (kConfig.grouping == Grouping::kMGrouped) {
+            if (row >= block.stored_rows) return;
+            if (row + kSlabRows > block.stored_rows) {
+                copy_rows<kConfig>(staging[staged], block.stored_rows - row, block.d_batch,
+                                   block.m + row, column, args);
+                return;
+            }
+        }
+        if (!issues_stores) return;
+        if (args.accumulates) {
+            ptx::tma_reduce_add_3d(&args.tensor_map_d, staging[staged], column, block.m + row,
+                                   block.d_batch);
+        } else {
+            ptx::tma_store_3d(&args.tensor_map_d, staging[staged], column, block.m + row,
+                              block.d_batch);
+        }
+    }
+};
+
+}  // namespace deep_gemm

@@ -1,0 +1,158 @@
+// FP8 GEMM for Hopper: D[m, n] = A[m, k] @ B[n, k].T in BF16 or FP32, with fine-grained scaling.
+//
+//   A  [m, k] e4m3, K-major     SFA [m, ceil(k / 128)]: one FP32 scale factor per 1 x 128
+//   B  [n, k] e4m3, K-major     SFB [ceil(n / 128), ceil(k / 128)]: one per 128 x 128 (1D2D), or
+//                                   [n, ceil(k / 128)]: one per 1 x 128 (1D1D)
+//   D  [m, n], rows contiguous; overwritten, or added to
+//
+// One product, or many in one launch: m-grouped, where rows of A have different B, or k-grouped,
+// where stretches of K have different D. They differ by their scheduler only.
+//
+// Roles, by warpgroup:
+//   0 .. num_math_warpgroups - 1   math: wait, WGMMA, promote, release; then store the block
+//   the last                       load: warp 0 issues TMA for A and B, warp 1 loads SFA and SFB;
+//                                  warp 2 finds the blocks of grouped products for all the others
+//
+// Two rings feed the math, each with a full and an empty barrier per slot:
+//
+//   A, B ------ TMA, bytes --------> [full] stage --> WGMMA --> accum --promote--> final --> D
+//                ^                                      |                 ^
+//                '--- [empty] <--- each warp, each CTA -'                 |
+//                                                                         |
+//   SFA, SFB -- TMA, cp.async ----> [full] group of 4 k blocks -----------'
+//                ^                                    |
+//                '--- [empty] <--- each warp ---------'
+//
+// Read mainloop/load_tiles.cuh, mainloop/multiply.cuh, mainloop/promotion.cuh and
+// epilogue/store_block.cuh next, in that order; then scheduler/ for grouped products.
+#pragma once
+
+#include "common/math.cuh"
+#include "common/types.cuh"
+#include "config.cuh"
+#include "epilogue/store_block.cuh"
+#include "kernels/arguments.cuh"
+#include "mainloop/load_scale_factors.cuh"
+#include "mainloop/load_tiles.cuh"
+#include "mainloop/multiply.cuh"
+#include "pipeline/pipeline.cuh"
+#include "pipeline/shared_storage.cuh"
+#include "ptx/cluster.cuh"
+#include "ptx/copy.cuh"
+#include "ptx/thread.cuh"
+#include "scheduler/block_ring.cuh"
+#include "scheduler/dense.cuh"
+#include "scheduler/group_rows.cuh"
+#include "scheduler/k_grouped.cuh"
+#include "scheduler/persistent.cuh"
+#include "scheduler/row_ids.cuh"
+
+namespace deep_gemm {
+
+// Registers per thread of each role. Two math warpgroups and the load warpgroup start with an equal
+// share of the SM's 65536 and trade: 2 * 128 * 232 + 128 * 40 = 64512.
+constexpr int kMathRegisters = 232;
+constexpr int kLoadRegisters = 40;
+
+// The scheduler as all roles but the scheduler warp see it.
+template <GemmConfig kConfig>
+DG_DEVICE auto make_scheduler(SharedStorage<kConfig>& smem, const GemmArguments& args) {
+    if constexpr (kConfig.grouping == Grouping::kDense) {
+        return DenseScheduler<kConfig>(args.m, args.n, args.k, args.band, blockIdx.x, gridDim.x);
+    } else {
+        return BlockReader<kConfig>(smem);
+    }
+}
+
+template <GemmConfig kConfig>
+DG_DEVICE void schedule_role(SharedStorage<kConfig>& smem, const GemmArguments& args) {
+    if constexpr (kConfig.grouping == Grouping::kKGrouped) {
+        publish_blocks(smem, KGroupedScheduler<kConfig>(args, blockIdx.x, gridDim.x));
+    } else if constexpr (kConfig.grouping == Grouping::kMGrouped) {
+        if (args.layout == GroupedLayout::kRowIds) {
+            publish_blocks(smem, RowIdScheduler<kConfig>(args, blockIdx.x, gridDim.x));
+        } else {
+            publish_blocks(smem, GroupRowsScheduler<kConfig>(args, blockIdx.x, gridDim.x));
+        }
+    }
+}
+
+template <GemmConfig kConfig>
+DG_DEVICE void load_role(SharedStorage<kConfig>& smem, const GemmArguments& args, int warp) {
+    if constexpr (kConfig.num_math_warpgroups > 1) ptx::setmaxnreg_dec<kLoadRegisters>();
+    if (warp == 0) {
+        const PersistentCta<kConfig> cta(blockIdx.x, gridDim.x);
+        if (ptx::elect_one()) {
+            load_tiles<kConfig>(smem, args, make_scheduler(smem, args), cta.rank_m, cta.rank_n);
+        }
+        __syncwarp();
+    } else if (warp == 1) {
+        load_scale_factors<kConfig>(smem, args, make_scheduler(smem, args));
+    } else if (warp == 2) {
+        schedule_role(smem, args);
+    }
+}
+
+template <GemmConfig kConfig>
+DG_DEVICE void math_role(SharedStorage<kConfig>& smem, const GemmArguments& args,
+                         int warpgroup_idx) {
+    if constexpr (kConfig.num_math_warpgroups > 1) ptx::setmaxnreg_inc<kMathRegisters>();
+    auto scheduler = make_scheduler(smem, args);
+    Multiplier<kConfig> multiplier(smem, args.sfa_load, warpgroup_idx);
+    BlockStore<kConfig> block_store{smem.d[warpgroup_idx], args, warpgroup_idx};
+    BlockCoordinates block;
+    while (scheduler.next_block(block)) {
+        float accum[kConfig.num_waves()][kConfig.block_n / 2] = {};
+        multiplier.multiply(accum, block.num_k_blocks, block.n % kConfig.kGranN);
+        if constexpr (kConfig.grouping == Grouping::kMGrouped) {
+            const int first_row = warpgroup_idx * kConfig.num_waves() * kConfig.kMmaM;
+            if (block.valid_rows < block.stored_rows) {
+                clear_padding<kConfig>(accum, static_cast<int>(block.valid_rows) - first_row);
+            }
+        }
+        if (kConfig.grouping == Grouping::kDense || block.stored_rows > 0) {
+            block_store.store(block, accum);
+        }
+    }
+    if (threadIdx.x % kConfig.kWarpgroup == 0) ptx::tma_store_wait_read();
+    __syncwarp();
+}
+
+template <GemmConfig kConfig>
+DG_DEVICE void sm90_fp8_gemm(const GemmArguments& args) {
+    extern __shared__ __align__(1024) uint8_t dynamic_smem[];
+    auto& smem = *reinterpret_cast<SharedStorage<kConfig>*>(dynamic_smem);
+    const int warp_idx = ptx::warp_idx();
+    const int load_warp = warp_idx - kConfig.num_math_warpgroups * 4;
+
+    if (load_warp == 0 && ptx::elect_one()) {
+        if constexpr (kConfig.grouping != Grouping::kKGrouped) {
+            ptx::prefetch_tensormap(&args.tensor_map_a);
+            ptx::prefetch_tensormap(&args.tensor_map_b);
+        }
+        ptx::prefetch_tensormap(&args.tensor_map_d);
+        if (args.sfa_load != SfaLoad::kWords) ptx::prefetch_tensormap(&args.tensor_map_sfa);
+        if constexpr (kConfig.is_1d1d()) ptx::prefetch_tensormap(&args.tensor_map_sfb);
+        TilePipeline<kConfig>{smem.barriers}.init();
+        SfPipeline<kConfig>{smem.sf_barriers}.init();
+        if constexpr (kConfig.grouping != Grouping::kDense) {
+            BlockPipeline<kConfig>{smem.block_ring.barriers}.init();
+        }
+    }
+    if constexpr (kConfig.cluster_size() > 1) {
+        ptx::cluster_sync();
+    } else {
+        __syncthreads();
+    }
+
+    if (load_warp >= 0) {
+        load_role<kConfig>(smem, args, load_warp);
+    } else {
+        math_role<kConfig>(smem, args, warp_idx / 4);
+    }
+    // A peer's loads and arrivals reach into this CTA's shared memory: none may leave before all
+    // are done.
+    if constexpr (kConfig.cluster_size() > 1) ptx::cluster_sync();
+}
+
+}  // namespace deep_gemm

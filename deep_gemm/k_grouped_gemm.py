@@ -1,0 +1,236 @@
+"""Weight gradients of a mixture's experts: FP8 GEMMs that each have a stretch of K."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from deep_gemm.call_cache import CallCache
+from deep_gemm.calls import (
+    Operand,
+    Transforms,
+    as_it_is,
+    c_key,
+    check_addresses,
+    chosen,
+    needed,
+    sf_transform,
+)
+from deep_gemm.checks import (
+    TMA_ALIGNMENT,
+    check_c,
+    check_dimensions,
+    check_index,
+    check_is_tensor,
+    check_operand,
+    check_output,
+    check_tensor,
+    check_tma_rows,
+    refuse,
+)
+from deep_gemm.config.gemm_config import BLOCK_K, Grouping
+from deep_gemm.config.problem import GemmProblem
+from deep_gemm.kernels.fp8_gemm import GemmTensors
+from deep_gemm.kernels.k_grouped import KGroupedPlan, plan_k_grouped
+from deep_gemm.runtime.device import arch_of
+from deep_gemm.scaling import RECIPE_1D1D, Recipes, check_scale_factors, resolve_recipe
+from deep_gemm.settings import sms_limit, usable_sms
+from deep_gemm.utils.math import ceil_div
+
+Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+"""x, y, d, sfa, sfb and the groups' sizes: the order in which a launch takes their addresses."""
+
+NAMES = ("a[0]", "b[0]", "d")
+"""Arguments whose addresses must be aligned for TMA, in that order."""
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What a call of known shapes has to do.
+
+    Attributes:
+        plan: the launches; None if there is nothing to compute.
+        transforms: what the tensors go through first, if any do.
+        copies_c: D becomes C first.
+        clears_d: D becomes zero.
+    """
+
+    plan: KGroupedPlan | None = None
+    transforms: Transforms | None = None
+    copies_c: bool = False
+    clears_d: bool = False
+
+    def run(self, tensors: Tensors, c: torch.Tensor | None) -> None:
+        """Does it."""
+        if self.copies_c and c is not None:
+            tensors[2].copy_(c)
+        if self.clears_d:
+            tensors[2].zero_()
+        if self.plan is None:
+            return
+        made: Sequence[torch.Tensor] = tensors
+        if self.transforms is not None:
+            # Held until the launch is enqueued: then their memory may be used again.
+            made = [f(tensor) for f, tensor in zip(self.transforms, tensors, strict=True)]
+        self.plan.launch(*(tensor.data_ptr() for tensor in made))
+
+
+_calls: CallCache[_Call] = CallCache()
+
+
+def k_grouped_fp8_gemm_nt_contiguous(
+    a: Operand,
+    b: Operand,
+    d: torch.Tensor,
+    ks_cpu: Sequence[int] | None = None,
+    grouped_layout: torch.Tensor | None = None,
+    c: torch.Tensor | None = None,
+    recipe: tuple[int, int, int] = (1, 1, 128),
+    compiled_dims: str = "mn",
+    use_psum_layout: bool = False,
+    *,
+    ks: Sequence[int] | None = None,
+    ks_tensor: torch.Tensor | None = None,
+) -> None:
+    """Computes D[g] = A_g @ B_g.T, or D[g] = C[g] + A_g @ B_g.T, for every group g, on the current
+    stream. The groups' sizes are read on the device, without a synchronisation.
+
+    Args:
+        a: (data, sfa): float8_e4m3fn, one dimension: the [m, k_g] matrices of all groups,
+            row-major, one behind the other; and FP32 [m, sum(k_g) / 128], best MN-major: others are
+            transposed first.
+        b: (data, sfb): the same with n rows.
+        d: [groups, m, n] float32 or bfloat16 with contiguous rows, overwritten.
+        ks_cpu: k_g of every group, as the host knows them, for checks; None if it does not.
+        grouped_layout: int32 [groups], contiguous, on the device: k_g of every group, multiples of
+            128. What counts if they differ from `ks_cpu`. Groups that reach beyond the operands'
+            end are cut off there.
+        c: of d's shape and dtype, or None; `d` itself accumulates in place. Groups with k_g = 0
+            leave D = C, or zero without C.
+        recipe: (gran_m, gran_n, gran_k) of the scale factors: (1, 1, 128).
+        compiled_dims: accepted for compatibility; sizes are run-time values here.
+        use_psum_layout: not supported on SM90.
+        ks: an older name of `ks_cpu`.
+        ks_tensor: an older name of `grouped_layout`.
+
+    Raises:
+        ArgumentError: an argument breaks a rule. Nothing was written.
+        UnsupportedArchitectureError: the device is not SM90.
+        CompilationError: a kernel could not be compiled.
+    """
+    if use_psum_layout:
+        refuse("use_psum_layout", "must be False on SM90", use_psum_layout)
+    if ks_cpu is not None and ks is not None:
+        refuse("ks_cpu", "must be given, or ks instead", "both")
+    if (grouped_layout is None) == (ks_tensor is None):
+        both = "both" if ks_tensor is not None else "neither"
+        refuse("grouped_layout", "must be given, or ks_tensor instead", both)
+    (x, sfa), (y, sfb) = check_operand("a", a), check_operand("b", b)
+    sizes = ks_tensor if grouped_layout is None else grouped_layout
+    check_is_tensor("d", d)
+    tensors = x, y, d, sfa, sfb, check_is_tensor("grouped_layout", sizes)
+    known = ks if ks_cpu is None else ks_cpu
+    if known is not None:
+        _check_sizes(known, tensors)
+    key = (
+        *(recipe, sms_limit(), sfa.data_ptr() % 16 == 0, sfb.data_ptr() % 16 == 0),
+        *((t.shape, t.stride(), t.dtype, t.device) for t in tensors),
+        None if c is None else c_key(c, d),
+    )
+    call = _calls.get(key)
+    if call is None:
+        problem = _check(tensors, c, (recipe, None, None))
+        call = _calls.remember(key, _prepare(tensors, c, problem))
+    elif (x.data_ptr() | y.data_ptr() | d.data_ptr()) % TMA_ALIGNMENT:
+        check_addresses(NAMES, tensors, call.transforms)
+    call.run(tensors, c)
+
+
+def _check_sizes(ks: Sequence[int], tensors: Tensors) -> None:
+    """Checks the groups' sizes that the host knows; they differ from call to call."""
+    x, y, d, *_ = tensors
+    if not isinstance(ks, (list, tuple)):
+        refuse("ks_cpu", "must be a list or a tuple", type(ks).__name__)
+    for k in ks:
+        if isinstance(k, bool) or not isinstance(k, int) or k < 0 or k % BLOCK_K:
+            refuse("ks_cpu", f"must hold multiples of {BLOCK_K}, 0 or more", repr(k))
+    if d.dim() != 3 or len(ks) != d.shape[0]:
+        rule = "must have one size for every group of d"
+        refuse("ks_cpu", rule, f"{len(ks)} sizes for d of shape {tuple(d.shape)}")
+    for name, operand, rows in (("a[0]", x, d.shape[1]), ("b[0]", y, d.shape[2])):
+        if operand.numel() != rows * sum(ks):
+            rule = f"must have {rows} * sum(ks_cpu) = {rows * sum(ks)} elements"
+            refuse(name, rule, operand.numel())
+
+
+def _check(tensors: Tensors, c: torch.Tensor | None, recipes: Recipes) -> GemmProblem:
+    """Checks everything but the addresses and the groups' sizes."""
+    x, y, d, sfa, sfb, sizes = tensors
+    device = x.device
+    check_tensor("a[0]", x, 1, torch.float8_e4m3fn, device)
+    check_tensor("b[0]", y, 1, torch.float8_e4m3fn, device)
+    check_output("d", d, 3, device)
+    num_groups, m, n = d.shape
+    arch, recipe = arch_of(device), resolve_recipe(*recipes)
+    if recipe != RECIPE_1D1D:
+        got = (recipe.gran_m, recipe.gran_n, recipe.gran_k)
+        refuse("recipe", "must be (1, 1, 128) for k-grouped products on SM90", got)
+    check_index("grouped_layout", sizes, device)
+    if sizes.numel() != num_groups:
+        rule = f"must have one element for each of {num_groups} groups of d"
+        refuse("grouped_layout", rule, f"shape {tuple(sizes.shape)}")
+    total_k = x.numel() // m if m else 0
+    check_dimensions(m, n, total_k)
+    if c is not None and d.numel():
+        check_c(c, d, "[groups, m, n]")
+    if d.numel():
+        for name, operand, rows in (("a[0]", x, m), ("b[0]", y, n)):
+            _check_flat(name, operand, rows, total_k)
+        check_scale_factors("a[1]", sfa, m, total_k, (1, BLOCK_K), device)
+        check_scale_factors("b[1]", sfb, n, total_k, (1, BLOCK_K), device)
+        check_tma_rows("d", d)
+    return GemmProblem(
+        *(m, n, ceil_div(total_k, max(num_groups, 1)), arch, usable_sms(device)),
+        grouping=Grouping.K_GROUPED,
+        num_groups=num_groups,
+        gran_n=recipe.gran_n,
+        d_bytes=d.element_size(),
+    )
+
+
+def _check_flat(name: str, operand: torch.Tensor, rows: int, total_k: int) -> None:
+    if operand.numel() > 1 and operand.stride(0) != 1:
+        refuse(name, "must be contiguous", f"stride {operand.stride(0)}")
+    if operand.numel() != rows * total_k or total_k % BLOCK_K:
+        rule = f"must have {rows} rows of the same sum(k_g), a multiple of {BLOCK_K}"
+        refuse(name, rule, f"{operand.numel()} elements")
+
+
+def _prepare(tensors: Tensors, c: torch.Tensor | None, problem: GemmProblem) -> _Call:
+    x, y, d, sfa, sfb, sizes = tensors
+    if d.numel() == 0:
+        return _Call()
+    copies_c = c is not None and c.data_ptr() != d.data_ptr()
+    total_k = x.numel() // problem.m
+    if total_k == 0:
+        return _Call(copies_c=copies_c, clears_d=c is None)
+    transforms = needed(
+        *[as_it_is] * 3,
+        sf_transform(sfa, is_1d1d=True, along_k_too=False),
+        sf_transform(sfb, is_1d1d=True, along_k_too=False),
+        as_it_is,
+    )
+    check_addresses(NAMES, tensors, transforms)
+    if transforms is not None:
+        sfa, sfb = transforms[3](sfa), transforms[4](sfb)
+    plan = plan_k_grouped(
+        problem,
+        chosen(problem),
+        GemmTensors(x, sfa.unsqueeze(0), y, sfb.unsqueeze(0), d),
+        total_k,
+        sizes,
+        accumulates=c is not None,
+    )
+    return _Call(plan, transforms, copies_c)

@@ -1,0 +1,190 @@
+"""Transposition: for operands and scale factors that lie the other way round."""
+
+from __future__ import annotations
+
+from ctypes import c_int64, c_uint32, c_void_p
+
+import torch
+
+from deep_gemm.call_cache import CallCache
+from deep_gemm.checks import MAX_DIMENSION, extent, refuse
+from deep_gemm.jit.build import build
+from deep_gemm.jit.source import KernelSource
+from deep_gemm.kernels.arguments import KernelArguments
+from deep_gemm.runtime.device import arch_of
+from deep_gemm.runtime.launch import KernelLaunch, Plan
+from deep_gemm.runtime.plan import make_plan
+from deep_gemm.utils.math import align, ceil_div
+
+TILE_ROWS = 128
+TILE_ROW_BYTES = 128
+NUM_THREADS = 256
+SMEM_BYTES = TILE_ROWS * TILE_ROW_BYTES
+
+CTAS_PER_SM = 8
+"""How many are to fit a multiprocessor: a thread may have 32 registers."""
+
+_plans: CallCache[Plan] = CallCache()
+"""Plans of the calls seen so far, by everything that a plan depends on but the addresses."""
+
+
+class TransposeArguments(KernelArguments):
+    """Parameters of a transposition, in the order of the C++ struct in kernels/transpose.cuh."""
+
+    _fields_ = (
+        ("source", c_void_p),
+        ("out", c_void_p),
+        ("source_stride_batch", c_int64),
+        ("source_stride_row", c_int64),
+        ("source_stride_column", c_int64),
+        ("out_stride_batch", c_int64),
+        ("out_stride_column", c_int64),
+        ("rows", c_uint32),
+        ("columns", c_uint32),
+    )
+
+
+def generate_transpose(element_bytes: int, arch: str) -> KernelSource:
+    """The transposing kernel for elements of 1 or 4 bytes."""
+    entry = f"transpose_{8 * element_bytes}bit"
+    text = f"""\
+#include "kernels/transpose.cuh"
+
+using Tile = deep_gemm::TransposeTile<{element_bytes}>;
+
+static_assert(sizeof(deep_gemm::TransposeArguments) == {TransposeArguments.cxx_size()});
+static_assert(sizeof(Tile) == {SMEM_BYTES});
+static_assert(Tile::kRows == {TILE_ROWS});
+static_assert(Tile::kColumns == {TILE_ROW_BYTES // element_bytes});
+static_assert(Tile::kThreads == {NUM_THREADS});
+
+extern "C" __global__ void __launch_bounds__({NUM_THREADS}, {CTAS_PER_SM})
+    {entry}(const __grid_constant__ deep_gemm::TransposeArguments args) {{
+    deep_gemm::transpose<{element_bytes}>(args);
+}}
+"""
+    return KernelSource(name=entry, text=text, entry=entry, arch=arch)
+
+
+def k_major(argument: str, x: torch.Tensor) -> torch.Tensor:
+    """An FP8 operand whose rows are contiguous: `x` itself, or a transposed copy of its memory.
+
+    The copy comes from torch's caching allocator, on the current stream.
+
+    Args:
+        argument: its name, for the message.
+        x: [rows, k] or [groups, rows, k] float8_e4m3fn, contiguous along k or along rows.
+
+    Returns:
+        A tensor of x's shape and values, contiguous along k; a new one without gaps.
+
+    Raises:
+        ArgumentError: another dtype or number of dimensions, or contiguous along neither.
+    """
+    if x.dim() not in (2, 3):
+        refuse(argument, "must have 2 or 3 dimensions", f"shape {tuple(x.shape)}")
+    if x.dtype != torch.float8_e4m3fn:
+        refuse(argument, "must have dtype torch.float8_e4m3fn", x.dtype)
+    rows, k = x.shape[-2:]
+    stride_row, stride_k = x.stride()[-2:]
+    if stride_k == 1 or k <= 1:
+        return x
+    if stride_row != 1 and rows > 1:
+        rule = "must be contiguous along one of its last two dimensions"
+        refuse(argument, rule, f"strides {tuple(x.stride())}")
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    transpose(x.transpose(-1, -2), out)
+    return out
+
+
+def mn_major(sf: torch.Tensor) -> torch.Tensor:
+    """FP32 scale factors as TMA reads them along MN: `sf` itself if it lies so, else a copy.
+
+    The copy comes from torch's caching allocator, on the current stream.
+
+    Args:
+        sf: [mn, k] or [groups, mn, k] FP32, any strides.
+
+    Returns:
+        A tensor of sf's shape and values at a multiple of 16 bytes, with strides
+        (k * align(mn, 4), 1, align(mn, 4)); those of a dimension of size 1 may be others. What lies
+        between the end of a column and the next column is undefined.
+
+    Raises:
+        ArgumentError: another dtype or number of dimensions.
+    """
+    if sf.dim() not in (2, 3):
+        refuse("sf", "must have 2 or 3 dimensions", f"shape {tuple(sf.shape)}")
+    if sf.dtype != torch.float32:
+        refuse("sf", "must have dtype torch.float32", sf.dtype)
+    *batch, mn, k = sf.shape
+    aligned = align(mn, 4)
+    wanted = (*[k * aligned for _ in batch], 1, aligned)
+    if sf.data_ptr() % 16 == 0 and all(
+        size <= 1 or stride == want
+        for size, stride, want in zip(sf.shape, sf.stride(), wanted, strict=True)
+    ):
+        return sf
+    out = torch.empty_strided(sf.shape, wanted, dtype=sf.dtype, device=sf.device)
+    transpose(sf, out.transpose(-1, -2))
+    return out
+
+
+def transpose(source: torch.Tensor, out: torch.Tensor) -> None:
+    """Computes out[.., c, r] = source[.., r, c], bit by bit, on the current stream.
+
+    Args:
+        source: [rows, columns] or [batch, rows, columns], elements of 1 or 4 bytes, any strides;
+            fast with contiguous columns and rows that start at multiples of 16 bytes.
+        out: [columns, rows] or [batch, columns, rows] of the same dtype and device, contiguous
+            along rows; overwritten.
+
+    Raises:
+        ArgumentError: a dimension is too large.
+    """
+    if source.numel() == 0:
+        return
+    key = (source.shape, source.stride(), out.stride(), source.element_size(), source.device)
+    plan = _plans.get(key)
+    if plan is None:
+        plan = _plans.remember(key, _plan(source, out))
+    plan.launch(source.data_ptr(), out.data_ptr())
+
+
+def _strides(tensor: torch.Tensor) -> tuple[int, int, int]:
+    """Strides as those of a batch; a dimension of size 1 has whichever keeps vectors possible."""
+    if tensor.dim() == 2:
+        tensor = tensor.unsqueeze(0)
+    batch, rows, columns = tensor.shape
+    strides = tensor.stride()
+    return (
+        strides[0] if batch > 1 else 0,
+        strides[1] if rows > 1 else 0,
+        strides[2] if columns > 1 else 1,
+    )
+
+
+def _plan(source: torch.Tensor, out: torch.Tensor) -> Plan:
+    rows, columns = source.shape[-2:]
+    for size in (rows, columns):
+        if size > MAX_DIMENSION:
+            refuse("source", f"dimensions must be at most {MAX_DIMENSION}", tuple(source.shape))
+    element_bytes = source.element_size()
+    arguments = TransposeArguments.allocate()
+    batch_stride, row_stride, column_stride = _strides(source)
+    arguments.source_stride_batch = batch_stride
+    arguments.source_stride_row, arguments.source_stride_column = row_stride, column_stride
+    arguments.out_stride_batch, arguments.out_stride_column, _ = _strides(out)
+    arguments.rows, arguments.columns = rows, columns
+    num_tiles = ceil_div(rows, TILE_ROWS) * ceil_div(columns * element_bytes, TILE_ROW_BYTES)
+    launch = KernelLaunch(
+        kernel=build(generate_transpose(element_bytes, arch_of(source.device))),
+        arguments=arguments,
+        maps=(),
+        pointers=(("source", extent(source)), ("out", extent(out))),
+        grid=num_tiles * (source.numel() // (rows * columns)),
+        num_threads=NUM_THREADS,
+        smem_bytes=SMEM_BYTES,
+        cluster_size=1,
+    )
+    return make_plan(launch, (source.data_ptr(), out.data_ptr()), source.device)
