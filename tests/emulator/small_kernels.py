@@ -9,6 +9,7 @@ import numpy as np
 from deep_gemm.emulator import run as emulator
 from deep_gemm.emulator.asynchrony import Timing
 from deep_gemm.emulator.tma import TensorMap
+from tests.emulator.maps import with_maps
 
 ORDERS = [(Timing.EARLY, 0), (Timing.LATE, 0), *((Timing.RANDOM, seed) for seed in range(4))]
 SMEM_BYTES = 8192
@@ -64,14 +65,14 @@ def run(
     result = np.full(OUT_WORDS, 0xFFFFFFFF, dtype=np.uint32) if out is None else out
     program = emulator.load(f"{_HEAD}{body}\n}}\n", "k")
     timing, seed = order
+    parameters = bytes(128) + struct.pack("<QQ", result.ctypes.data, data.ctypes.data)
     emulator.run(
         program,
         grid=cluster_size,
         cluster_size=cluster_size,
         num_threads=num_threads,
         smem_bytes=SMEM_BYTES,
-        parameters=bytes(128) + struct.pack("<QQ", result.ctypes.data, data.ctypes.data),
-        maps={} if tensor_map is None else {0: tensor_map},
+        parameters=with_maps(parameters, {} if tensor_map is None else {0: tensor_map}),
         extents=[(array.ctypes.data, array.nbytes) for array in (result, data)],
         timing=timing,
         seed=seed,
