@@ -12,7 +12,7 @@ from deep_gemm.emulator.asynchrony import Action, Engine, Timing
 from deep_gemm.emulator.cta import PARAMETER_BASE, Cta
 from deep_gemm.emulator.errors import Access, EmulationError, HazardError
 from deep_gemm.emulator.global_memory import Bytes, Flags, GlobalMemory
-from deep_gemm.emulator.map_bytes import MAP_ALIGNMENT, MAP_BYTES, decode
+from deep_gemm.emulator.map_bytes import MAP_ALIGNMENT, MAP_BYTES, decode, is_map
 from deep_gemm.emulator.map_order import MapOrder
 from deep_gemm.emulator.mbarrier import NO_AGENT, Mbarrier
 from deep_gemm.emulator.memory import OFFSET_MASK, RANK_SHIFT, compose_shared
@@ -83,6 +83,9 @@ class Launch:
             data = self.parameters[offset : offset + MAP_BYTES]
         else:
             data = self.memory.read_bytes(address, MAP_BYTES).tobytes()
+        if not is_map(data):
+            text = f"no tensor map at {address:#x}: the bytes are {data[:16].hex()}..."
+            raise HazardError("R18", text)
         return decode(data)
 
 

@@ -71,16 +71,22 @@ def encode(tensor_map: TensorMap) -> bytes:
     return _LAYOUT.pack(_MAGIC, tensor_map.address, *sizes, *codes).ljust(MAP_BYTES, b"\0")
 
 
+def is_map(data: bytes) -> bool:
+    """Whether 128 bytes encode a map, if perhaps an illegal one."""
+    return len(data) == MAP_BYTES and data.startswith(_MAGIC)
+
+
 @lru_cache(maxsize=4096)
 def decode(data: bytes) -> TensorMap:
     """The map that 128 bytes encode.
 
+    Args:
+        data: for which `is_map` holds.
+
     Raises:
-        HazardError: R18, they encode none; R14, the hardware refuses the map.
+        HazardError: R14, the hardware refuses the map.
         EmulationError: the map is legal, but not modelled.
     """
-    if data[: len(_MAGIC)] != _MAGIC:
-        raise HazardError("R18", f"no tensor map: the bytes are {data[:16].hex()}...")
     _, address, *numbers = _LAYOUT.unpack_from(data)
     dims, strides, box, steps = numbers[:5], numbers[5:9], numbers[9:14], numbers[14:19]
     last, dtype, interleave, swizzle, fill = numbers[19:]
@@ -111,7 +117,7 @@ def replace_field(data: bytes, name: str, ordinal: int, value: int) -> bytes:
     """
     if data == bytes(MAP_BYTES):
         data = _MAGIC + data[len(_MAGIC) :]
-    if data[: len(_MAGIC)] != _MAGIC:
+    if not is_map(data):
         raise HazardError("R18", f"no tensor map to change: the bytes are {data[:16].hex()}...")
     field = FIELDS[name]
     code = value if field.codes is None else field.codes[value]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from deep_gemm.emulator.map_bytes import MAP_ALIGNMENT, MAP_BYTES, decode, encode
+from deep_gemm.emulator.map_bytes import MAP_ALIGNMENT, MAP_BYTES, decode, encode, is_map
 from deep_gemm.emulator.tma import TensorMap
 
 Maps = Mapping[int, TensorMap]
@@ -22,9 +22,8 @@ def with_maps(parameters: bytes, maps: Maps) -> bytes:
 def maps_in(parameters: bytes) -> dict[int, TensorMap]:
     """The maps in the parameters."""
     offsets = range(0, len(parameters) - MAP_BYTES + 1, MAP_ALIGNMENT)
-    magic = encode(TensorMap.from_fields(0, 0, (16,), (), (16,), 0))[:8]
     return {
         offset: decode(parameters[offset : offset + MAP_BYTES])
         for offset in offsets
-        if parameters[offset : offset + 8] == magic
+        if is_map(parameters[offset : offset + MAP_BYTES])
     }

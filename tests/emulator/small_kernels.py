@@ -46,6 +46,7 @@ def run(
     *,
     num_threads: int = 32,
     cluster_size: int = 1,
+    num_clusters: int = 1,
     order: tuple[Timing, int] = (Timing.EARLY, 0),
     tensor_map: TensorMap | None = None,
     out: np.ndarray | None = None,
@@ -56,7 +57,8 @@ def run(
         body: of the kernel; thread t of CTA r has its word of the output at [%mine].
         source: what [%in] holds.
         num_threads: of a CTA.
-        cluster_size: number of CTAs, all in one cluster.
+        cluster_size: number of CTAs in a cluster.
+        num_clusters: of the grid.
         order: timing and seed.
         tensor_map: what %map is the address of.
         out: the output, if it is not to start with all ones.
@@ -68,7 +70,7 @@ def run(
     parameters = bytes(128) + struct.pack("<QQ", result.ctypes.data, data.ctypes.data)
     emulator.run(
         program,
-        grid=cluster_size,
+        grid=num_clusters * cluster_size,
         cluster_size=cluster_size,
         num_threads=num_threads,
         smem_bytes=SMEM_BYTES,
