@@ -68,6 +68,15 @@ CONSUMED
 DONE:
 ret;
 """
+# Time enough for the other warp to go first, which orders nothing.
+SPIN = """
+mov.u32 %r6, 0;
+SPIN:
+nanosleep.u32 20;
+add.u32 %r6, %r6, 1;
+setp.lt.u32 %p5, %r6, 50;
+@%p5 bra SPIN;
+"""
 FLAG = """
 setp.eq.u32 %p4, %tid, 0;
 bar.warp.sync 0xffffffff;
@@ -90,9 +99,7 @@ def test_another_warp_uses_the_map(means: tuple[str, str], order: object) -> Non
 
 def test_another_warp_uses_the_map_unordered() -> None:
     """By chance, the other warp comes first in every order; nothing says so."""
-    spin = "mov.u32 %r6, 0; SPIN: nanosleep.u32 20; add.u32 %r6, %r6, 1;"
-    spin += "setp.lt.u32 %p5, %r6, 50; @%p5 bra SPIN;"
-    body = TWO_WARPS.replace("PRODUCED", "").replace("CONSUMED", spin)
+    body = TWO_WARPS.replace("PRODUCED", "").replace("CONSUMED", SPIN)
     with pytest.raises(MissingMapFenceError, match=r"^R31.*release before the acquire"):
         launch(body, num_threads=64)
 
@@ -154,3 +161,95 @@ def test_a_map_changed_under_a_copy(name: str, order: object) -> None:
     launch(IN_FLIGHT[name].replace("AGAIN", "").replace("LATER", CHANGE), order)
     with pytest.raises(MapInUseError, match=r"^R32.*tensormap\.replace.*other access.*bulk"):
         launch(IN_FLIGHT[name].replace("AGAIN", CHANGE).replace("LATER", ""), order)
+
+
+def by_warps(first: str, second: str, between: str) -> str:
+    """Warp 1 does `first`, warp 0 `second`, with their numbers of threads from 0 on."""
+    return f"""
+    {HEAD}
+    setp.ge.u32 %p3, %tid, 32;
+    and.b32 %tid, %tid, 31;
+    @!%p3 bra SECOND;
+    {first} {between.replace("sync", "arrive")}
+    ret;
+    SECOND: {between} {second} ret;
+    """
+
+
+def test_an_acquire_by_another_warp_of_the_cta() -> None:
+    """It counts, if the user knows of it."""
+    out = aligned(2048)
+    launch(f"{HEAD} {COPY_OUT} ret;", out=out)
+    use = f"{LOAD} {WAIT} {SHOW}"
+    check(launch(by_warps(ACQUIRE, use, "bar.sync 1, 64;"), num_threads=64, out=out), row=0)
+    with pytest.raises(MissingMapFenceError, match="^R31.*by this CTA before"):
+        launch(by_warps(ACQUIRE, SPIN + use, ""), num_threads=64, out=out)
+
+
+def test_a_release_by_another_warp() -> None:
+    """It releases what its warp knows to be written."""
+    use = f"fence.proxy.tensormap::generic.release.gpu; {ACQUIRE} {LOAD} {WAIT} {SHOW}"
+    check(launch(by_warps(COPY_OUT, use, "bar.sync 1, 64;"), num_threads=64), row=0)
+    with pytest.raises(MissingMapFenceError, match="^R31.*release before the acquire"):
+        launch(by_warps(COPY_OUT, SPIN + use, ""), num_threads=64)
+
+
+@pytest.mark.parametrize(("offset", "is_released"), [(0, True), (128, False)])
+def test_cp_fenceproxy_releases_its_own_map_only(offset: int, is_released: bool) -> None:
+    """The map at %rd9 is stored word by word; a copy of it goes to the same place or behind."""
+    body = f"""
+    {HEAD} {COPY_OUT}
+    add.u32 %r3, %r1, %at;
+    st.shared.u32 [%r3+1024], %r2;
+    bar.sync 0;
+    add.u64 %rd7, %rd9, {offset};
+    tensormap.cp_fenceproxy.global.shared::cta.tensormap::generic.release.gpu.sync.aligned
+        [%rd7], [%at+1024], 128;
+    {ACQUIRE} {LOAD} {WAIT} {SHOW} ret;
+    """
+    if is_released:
+        check(launch(body), row=0)
+        return
+    with pytest.raises(MissingMapFenceError, match=r"^R31.*other access.*st\.global"):
+        launch(body)
+
+
+# The map's bytes go through shared memory at %at + 1024, and from there in one bulk copy.
+BULK = f"""
+{HEAD}
+shl.b32 %r1, %tid, 2;
+cvt.u64.u32 %rd5, %r1;
+add.u64 %rd6, %map, %rd5;
+ld.param.u32 %r2, [%rd6];
+add.u32 %r3, %r1, %at;
+st.shared.u32 [%r3+1024], %r2;
+fence.proxy.async.shared::cta;
+bar.sync 0;
+COPY
+@%p1 cp.async.bulk.wait_group 0;
+{RELEASE} {ACQUIRE} {LOAD}
+MORE
+@%p1 cp.async.bulk.wait_group 0;
+{WAIT} {SHOW}
+ret;
+"""
+BULK_COPY = """
+@%p1 cp.async.bulk.global.shared::cta.bulk_group [%rd9], [%at+1024], 128;
+@%p1 cp.async.bulk.commit_group;
+"""
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+def test_maps_written_by_bulk_copies(order: object) -> None:
+    body = BULK.replace("COPY", BULK_COPY)
+    healthy = body.replace("MORE", "")
+    check(launch(healthy, order), row=0)
+    early = healthy.replace(f"@%p1 cp.async.bulk.wait_group 0;\n{RELEASE}", RELEASE)
+    assert early != healthy
+    # Before anything is written there, the place may hold an older map: a copy in flight.
+    out = aligned(2048)
+    launch(f"{HEAD} {COPY_OUT} ret;", out=out)
+    with pytest.raises(MissingMapFenceError, match=r"^R31.*other access.*bulk\.global"):
+        launch(early, order, out=out)
+    with pytest.raises(MapInUseError, match=r"^R32.*bulk\.global.*other access.*bulk\.tensor"):
+        launch(body.replace("MORE", BULK_COPY), order)
