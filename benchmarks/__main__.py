@@ -45,11 +45,11 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
 
     verb = verbs.add_parser("dense", help="the dense table beside its peers")
-    _add_run(verb, dense.PEERS, budget=420, sustained=0.5)
+    _add_run(verb, dense.PEERS, budget=420, passes=5, sustained=0.5)
     verb.add_argument("--host-calls", type=int, default=2000, help="0 leaves the host's time out")
 
     verb = verbs.add_parser("grouped", help="grouped GEMMs and weight gradients beside their peer")
-    _add_run(verb, grouped.PEERS, budget=150, sustained=0.2)
+    _add_run(verb, grouped.PEERS, budget=150, passes=3, sustained=0.2)
 
     verb = verbs.add_parser("transpose", help="the transposing kernel beside torch's copy")
     verb.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
@@ -91,12 +91,16 @@ def _add_measured(verb: argparse.ArgumentParser, budget: float) -> None:
 
 
 def _add_run(
-    verb: argparse.ArgumentParser, peers: tuple[str, ...], budget: float, sustained: float
+    verb: argparse.ArgumentParser,
+    peers: tuple[str, ...],
+    budget: float,
+    passes: int,
+    sustained: float,
 ) -> None:
     _add_measured(verb, budget)
     verb.add_argument("--peers", nargs="+", choices=peers, default=peers)
     verb.add_argument("--peer-path", type=Path, default=PEER, help="where the reference is")
-    verb.add_argument("--passes", type=int, default=5)
+    verb.add_argument("--passes", type=int, default=passes)
     verb.add_argument("--repeats", type=int, default=10, help="calls of each row in a pass")
     verb.add_argument(
         "--sustained", type=float, default=sustained, help="seconds back to back per long row"

@@ -8,9 +8,9 @@ import statistics
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict
 
 from benchmarks.children import Child, ChildDied, Message, describe, log, serve
+from benchmarks.configs import from_json, to_json
 from benchmarks.problems import Problem
 from deep_gemm.config.gemm_config import GemmConfig
 from deep_gemm.config.problem import GemmProblem
@@ -49,7 +49,7 @@ def compile_kernels(
         `error`. Fewer than asked for if the compiling process had to be killed.
     """
     child = Child("benchmarks.compiling", env=env)
-    request = {"configs": [asdict(config) for config in configs], "processes": processes}
+    request = {"configs": [to_json(config) for config in configs], "processes": processes}
     replies: list[Message] = []
     try:
         for reply in child.stream("compile", _KERNEL_SECONDS, **request):
@@ -76,13 +76,10 @@ def summarise(rows: Sequence[Message]) -> str:
     return text
 
 
-def _compile(configs: list[dict[str, int]], processes: int) -> Iterator[Message]:
+def _compile(configs: list[Message], processes: int) -> Iterator[Message]:
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        futures = {
-            pool.submit(_build, config): config.name
-            for config in (GemmConfig(**fields) for fields in configs)
-        }
+        futures = {pool.submit(_build, config): config.name for config in map(from_json, configs)}
         for future in as_completed(futures):
             error = future.exception()
             figures = future.result() if error is None else {"error": describe(error)}

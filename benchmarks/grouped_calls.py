@@ -46,12 +46,12 @@ def grouped_case(library: ModuleType, variant: str, x: GroupedOperands) -> Case:
 def _contiguous(library: ModuleType, variant: str, x: GroupedOperands) -> Launch:
     function = library.m_grouped_fp8_gemm_nt_contiguous
     a, b = (x.a, mn_major(x.sfa)), (x.b, x.sfb)
-    if x.problem.table == "decode" and variant == "ours":
-        call = partial(function, a, b, x.d, _ends(x), use_psum_layout=True)
-        return partial(_unpadded, library, call)
-    if variant == "ours_psum":
-        return partial(function, a, b, x.d, _ends(x), use_psum_layout=True)
-    return partial(function, a, b, x.d, _ids(x))
+    is_unpadded = x.problem.table == "decode" and variant == "ours"
+    if not is_unpadded and variant != "ours_psum":
+        return partial(function, a, b, x.d, _ids(x))
+    hint = {"use_psum_layout": True, "expected_m_for_psum_layout": _expected_m(x.problem)}
+    call = partial(function, a, b, x.d, _ends(x), **hint)
+    return partial(_unpadded, library, call) if is_unpadded else call
 
 
 def _unpadded(library: ModuleType, call: Launch) -> None:
@@ -67,7 +67,7 @@ def _unpadded(library: ModuleType, call: Launch) -> None:
 def _masked(library: ModuleType, variant: str, x: GroupedOperands) -> Launch:
     problem = x.problem
     masked_m = torch.tensor(problem.tokens, dtype=torch.int32, device=x.a.device)
-    expected_m = ceil_div(problem.m, problem.groups)
+    expected_m = _expected_m(problem)
     a, b = (x.a, mn_major(x.sfa)), (x.b, x.sfb)
     return partial(library.fp8_m_grouped_gemm_nt_masked, a, b, x.d, masked_m, expected_m)
 
@@ -89,6 +89,11 @@ def _k_grouped(library: ModuleType, variant: str, x: GroupedOperands) -> Launch:
         c=x.d,
         recipe=WGRAD_RECIPE,
     )
+
+
+def _expected_m(problem: GroupedProblem) -> int:
+    """What an engine expects a group to have, for the choice of the kernel."""
+    return ceil_div(problem.m, problem.groups)
 
 
 def _ids(x: GroupedOperands) -> torch.Tensor:

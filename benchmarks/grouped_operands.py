@@ -59,11 +59,12 @@ class GroupedOperands:
     def padded(self, alignment: int) -> GroupedOperands:
         """The same tokens where every group of rows begins at a multiple of `alignment`."""
         sizes = tuple(align(tokens, alignment) for tokens in self.problem.tokens)
-        a = self.a.new_zeros(sum(sizes), self.problem.k)
+        data = torch.zeros(sum(sizes), self.problem.k, dtype=torch.uint8, device=self.a.device)
+        a = data.view(self.a.dtype)
         sfa = self.sfa.new_ones(sum(sizes), self.sfa.shape[1])
         copy = replace(self, sizes=sizes, a=a, sfa=sfa, d=self.d.new_empty(len(a), self.problem.n))
         for old, new in zip(self.rows(), copy.rows(), strict=True):
-            a.view(torch.uint8)[new] = self.a.view(torch.uint8)[old]
+            data[new] = self.a.view(torch.uint8)[old]
             sfa[new] = self.sfa[old]
         return copy
 

@@ -6,9 +6,10 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.configs import from_json
 from benchmarks.problems import Problem
 from deep_gemm.config.cost_model import estimate
 from deep_gemm.config.gemm_config import GemmConfig
@@ -47,12 +48,10 @@ class Regret:
 
 def read_sweep(path: Path) -> dict[Problem, Times]:
     """A sweep's result file, by problem."""
-    names = [field.name for field in fields(GemmConfig)]
     times: dict[Problem, dict[GemmConfig, float]] = defaultdict(dict)
     for line in path.read_text().splitlines():
         row = json.loads(line)
-        config = GemmConfig(**{name: row[name] for name in names if name in row})
-        times[Problem(row["m"], row["n"], row["k"])][config] = row["us"]
+        times[Problem(row["m"], row["n"], row["k"])][from_json(row)] = row["us"]
     return dict(times)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks import compiling, results
 from benchmarks.children import Child, ChildDied, Message, log
+from benchmarks.configs import to_json
 from benchmarks.problems import Problem
 from deep_gemm.config.gemm_config import GemmConfig
 from deep_gemm.config.problem import GemmProblem
@@ -123,7 +124,7 @@ class Sweep:
             passed = self._check(problem, configs)
         lines = self._measure(problem, len(passed)) if passed else []
         for (config, checked), line in zip(passed.items(), lines, strict=False):
-            line |= {**asdict(config), **checked, "estimate_us": round(costs[config], 3)}
+            line |= {**to_json(config), **checked, "estimate_us": round(costs[config], 3)}
             line |= {"gpu": self._hello["gpu"], "commit": self._options.commit}
         if lines:
             best_us, name = min(
@@ -141,7 +142,7 @@ class Sweep:
         """
         assert self._child is not None
         passed: dict[GemmConfig, Message] = {}
-        fields = [asdict(config) for config in configs]
+        fields = [to_json(config) for config in configs]
         replies = self._child.stream("check", CHECK_SECONDS, name=problem.name, configs=fields)
         for config in configs:
             try:

@@ -9,13 +9,14 @@ import torch
 
 from benchmarks.case import PROMOTED_LIMIT
 from benchmarks.children import Handler, Message, describe, serve
+from benchmarks.configs import from_json
 from benchmarks.operands import Normal, Operands, mn_major
 from benchmarks.problems import Problem
 from benchmarks.worker import Record, describe_gpu, is_healthy
 from deep_gemm.config.gemm_config import GemmConfig
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import Selection, best_band
-from deep_gemm.kernels.fp8_gemm import plan_dense
+from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_dense
 from deep_gemm.runtime.device import arch_of, num_sms_of
 from deep_gemm.testing.numeric import max_scaled_error
 from deep_gemm.testing.profiler import record_calls
@@ -40,7 +41,7 @@ class SweepWorker:
         """Who is here."""
         return describe_gpu()
 
-    def check(self, name: str, configs: list[dict[str, int]]) -> Iterator[Message]:
+    def check(self, name: str, configs: list[Message]) -> Iterator[Message]:
         """Runs a problem with each configuration and compares every element with FP64.
 
         Yields:
@@ -53,7 +54,7 @@ class SweepWorker:
         expected = fp8_gemm_nt_reference((x.a, x.sfa), (x.b, x.sfb))
         for fields in configs:
             try:
-                launch, band = _plan(problem, GemmConfig(**fields), x, sfa)
+                launch, band = _plan(problem, from_json(fields), x, sfa)
                 x.d.fill_(torch.nan)
                 launch()
                 error = max_scaled_error(x.d, expected)
@@ -86,7 +87,8 @@ def _plan(
     sizes = (problem.m, problem.n, problem.k)
     gemm_problem = GemmProblem(*sizes, arch_of(device), num_sms_of(device))
     band = best_band(gemm_problem, config)
-    plan = plan_dense(gemm_problem, Selection(config, band), x.a, sfa, x.b, x.sfb, x.d)
+    matrices = GemmTensors.of_matrices(x.a, sfa, x.b, x.sfb, x.d)
+    plan = plan_dense(gemm_problem, Selection(config, band), matrices)
     tensors = (x.a, x.b, x.d, sfa, x.sfb)
     # The tensors ride along, so that their memory lives as long as the launch.
     return partial(_launch, plan.launch, tensors), band

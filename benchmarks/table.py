@@ -199,10 +199,10 @@ def _cells(row: Message) -> list[str]:
 
 def _num_kernels(row: Message) -> str:
     """What one call launches, of ours and of the reference; nothing where it is one kernel."""
-    counts = row.get("num_kernels", {})
-    if all(count == 1 for count in counts.values()):
+    counts = [row.get("num_kernels", {}).get(variant) for variant in ("ours", "reference")]
+    if all(count in (None, 1) for count in counts):
         return ""
-    return " / ".join(str(counts.get(variant, "-")) for variant in ("ours", "reference"))
+    return " / ".join(str(count or "-") for count in counts)
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -12,9 +12,9 @@ import torch
 
 from benchmarks import results
 from benchmarks.children import Message, log
-from benchmarks.dense_worker import describe_gpu
 from benchmarks.monitor import Monitor, smi, summarise
 from benchmarks.problems import HBM_BYTES_PER_US
+from benchmarks.worker import describe_gpu
 from deep_gemm.jit.compiler import select_compiler
 from deep_gemm.kernels.transpose import k_major, mn_major
 from deep_gemm.testing.bench import host_time, profile_kernels

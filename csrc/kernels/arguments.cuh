@@ -33,7 +33,7 @@ struct GemmArguments {
     int64_t sfb_stride_batch;
     int64_t sfb_stride_n;
     int64_t sfb_stride_k;
-    uint32_t m;     // rows of D, in one batch
+    uint32_t m;  // rows of D, in one batch
     uint32_t n;
     uint32_t k;     // not for k-grouped products
     uint32_t band;  // of the block order, see scheduler/block_order.cuh

@@ -20,10 +20,10 @@ namespace deep_gemm {
 struct KGroupMapsArguments {
     TensorMap patterns[2];  // maps of A and B, right but for address, k and row stride
     const uint8_t* operands[2];
-    uint32_t rows[2];                // m and n
-    const int32_t* ks;               // [num_groups], multiples of 128
-    TensorMap (*group_maps)[2];      // [num_groups, 2]
-    uint32_t* first_k_blocks;        // [num_groups + 1]
+    uint32_t rows[2];            // m and n
+    const int32_t* ks;           // [num_groups], multiples of 128
+    TensorMap (*group_maps)[2];  // [num_groups, 2]
+    uint32_t* first_k_blocks;    // [num_groups + 1]
     uint32_t num_groups;
     uint32_t total_k;  // groups that reach beyond it are cut off
 };

@@ -82,10 +82,7 @@ DG_DEVICE void load_role(SharedStorage<kConfig>& smem, const GemmArguments& args
     if constexpr (kConfig.num_math_warpgroups > 1) ptx::setmaxnreg_dec<kLoadRegisters>();
     if (warp == 0) {
         const PersistentCta<kConfig> cta(blockIdx.x, gridDim.x);
-        if (ptx::elect_one()) {
-            load_tiles<kConfig>(smem, args, make_scheduler(smem, args), cta.rank_m, cta.rank_n);
-        }
-        __syncwarp();
+        load_tiles<kConfig>(smem, args, make_scheduler(smem, args), cta.rank_m, cta.rank_n);
     } else if (warp == 1) {
         load_scale_factors<kConfig>(smem, args, make_scheduler(smem, args));
     } else if (warp == 2) {

@@ -7,8 +7,8 @@
 
 namespace deep_gemm {
 
-// [block_m][4], or for an SFA that is loaded along M, [4][block_m]. The eight rows that a warp reads
-// have no bank in common in either.
+// [block_m][4], or for an SFA that is loaded along M, [4][block_m]. The eight rows that a warp
+// reads have no bank in common in either.
 template <GemmConfig kConfig>
 struct SfaLayout {
     int row_stride;

@@ -2,9 +2,9 @@
 // that the tiles never wait for a slow one.
 //
 // 1D2D: SFA is taken as the caller has it, K-major or M-major, so that no transposing kernel runs
-// before the GEMM. TMA brings a group of it in one box: the same gather by cp.async takes so much of
-// the path to shared memory that the WGMMAs slow down. What TMA does not take (other strides, slices
-// at odd addresses, boxes along M at odd rows) goes word by word all the same.
+// before the GEMM. TMA brings a group of it in one box: the same gather by cp.async takes so much
+// of the path to shared memory that the WGMMAs slow down. What TMA does not take (other strides,
+// slices at odd addresses, boxes along M at odd rows) goes word by word all the same.
 //
 // 1D1D: both come by TMA, SFB along N, as the promotion reads it.
 #pragma once
@@ -114,24 +114,28 @@ DG_DEVICE void load_scale_factors_1d2d(SharedStorage<kConfig>& smem, const GemmA
     }
 }
 
-// One thread, for 1D1D.
+// A whole warp, of which one thread issues, for 1D1D.
 template <GemmConfig kConfig, typename Scheduler>
 DG_DEVICE void load_scale_factors_1d1d(SharedStorage<kConfig>& smem, const GemmArguments& args,
                                        Scheduler scheduler) {
     constexpr uint32_t kBytes =
         sizeof(float) * kConfig.kSfGroup * (kConfig.block_m + kConfig.block_n);
     const SfPipeline<kConfig> pipeline{smem.sf_barriers};
+    const bool issues = ptx::elect_one();
     typename SfPipeline<kConfig>::State state;
     BlockCoordinates block;
     while (scheduler.next_block(block)) {
         const uint32_t end = block.first_k_block + block.num_k_blocks;
         for (uint32_t k_block = block.first_k_block; k_block < end; k_block += kConfig.kSfGroup) {
-            pipeline.producer_acquire(state);
-            pipeline.producer_expect(state, kBytes);
-            uint64_t* full = pipeline.full_barrier(state);
-            load_sfa_box(smem.sfa[state.stage], full, block, k_block, args);
-            ptx::tma_load_3d(smem.sfb[state.stage], &args.tensor_map_sfb, full, block.n, k_block,
-                             block.b_batch);
+            if (issues) {
+                pipeline.producer_acquire(state);
+                pipeline.producer_expect(state, kBytes);
+                uint64_t* full = pipeline.full_barrier(state);
+                load_sfa_box(smem.sfa[state.stage], full, block, k_block, args);
+                ptx::tma_load_3d(smem.sfb[state.stage], &args.tensor_map_sfb, full, block.n,
+                                 k_block, block.b_batch);
+            }
+            __syncwarp();
             state.advance();
         }
     }
@@ -141,8 +145,7 @@ template <GemmConfig kConfig, typename Scheduler>
 DG_DEVICE void load_scale_factors(SharedStorage<kConfig>& smem, const GemmArguments& args,
                                   Scheduler scheduler) {
     if constexpr (kConfig.is_1d1d()) {
-        if (ptx::elect_one()) load_scale_factors_1d1d<kConfig>(smem, args, scheduler);
-        __syncwarp();
+        load_scale_factors_1d1d<kConfig>(smem, args, scheduler);
     } else {
         load_scale_factors_1d2d<kConfig>(smem, args, scheduler);
     }

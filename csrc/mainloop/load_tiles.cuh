@@ -1,4 +1,4 @@
-// Load role, first warp: TMA loads of A and B, issued by one thread.
+// Load role, first warp: TMA loads of A and B, issued by one thread; the others only come along.
 #pragma once
 
 #include "common/math.cuh"
@@ -8,12 +8,13 @@
 #include "pipeline/shared_storage.cuh"
 #include "ptx/copy.cuh"
 #include "ptx/tensormap.cuh"
+#include "ptx/thread.cuh"
 #include "scheduler/block.cuh"
 
 namespace deep_gemm {
 
-// Loads `kRows` rows of 128 bytes at (k, row) of matrix `batch` into a stage's tile. CTAs of a cluster that need the
-// same tile load an equal part of it each and multicast it to all of them.
+// Loads `kRows` rows of 128 bytes at (k, row) of matrix `batch` into a stage's tile. CTAs of a
+// cluster that need the same tile load an equal part of it each and multicast it to all of them.
 //   rank, kPeers   this CTA's place among those that share the tile, and their number
 //   mask           their cluster ranks, as bits
 template <int kRows, int kPeers>
@@ -36,8 +37,8 @@ DG_DEVICE void load_tiles(SharedStorage<kConfig>& smem, const GemmArguments& arg
     uint32_t mask_a = 0;
     for (int i = 0; i < kConfig.cluster_n; ++i) mask_a |= 1 << (i * kConfig.cluster_m);
     mask_a <<= rank_m;
-    const uint32_t mask_b = ((1 << kConfig.cluster_m) - 1)
-                            << (rank_n * kConfig.cluster_m);
+    const uint32_t mask_b = ((1 << kConfig.cluster_m) - 1) << (rank_n * kConfig.cluster_m);
+    const bool issues = ptx::elect_one();
 
     typename TilePipeline<kConfig>::State state;
     BlockCoordinates block;
@@ -47,17 +48,22 @@ DG_DEVICE void load_tiles(SharedStorage<kConfig>& smem, const GemmArguments& arg
         if constexpr (kConfig.grouping == Grouping::kKGrouped) {
             map_a = args.group_maps + 2 * block.d_batch;
             map_b = map_a + 1;
-            ptx::fence_proxy_tensormap_acquire(map_a);
-            ptx::fence_proxy_tensormap_acquire(map_b);
+            if (issues) {
+                ptx::fence_proxy_tensormap_acquire(map_a);
+                ptx::fence_proxy_tensormap_acquire(map_b);
+            }
         }
         for (uint32_t k = 0; k < block.num_k_blocks * kConfig.kBlockK; k += kConfig.kBlockK) {
-            pipeline.producer_acquire(state);
-            pipeline.producer_expect(state, kConfig.stage_tx_bytes());
-            uint64_t* full = pipeline.full_barrier(state);
-            load_tile<kConfig.block_m, kConfig.cluster_n>(smem.a[state.stage], map_a, full, k,
-                                                          block.m, block.a_batch, rank_n, mask_a);
-            load_tile<kConfig.block_n, kConfig.cluster_m>(smem.b[state.stage], map_b, full, k,
-                                                          block.n, block.b_batch, rank_m, mask_b);
+            if (issues) {
+                pipeline.producer_acquire(state);
+                pipeline.producer_expect(state, kConfig.stage_tx_bytes());
+                uint64_t* full = pipeline.full_barrier(state);
+                load_tile<kConfig.block_m, kConfig.cluster_n>(
+                    smem.a[state.stage], map_a, full, k, block.m, block.a_batch, rank_n, mask_a);
+                load_tile<kConfig.block_n, kConfig.cluster_m>(
+                    smem.b[state.stage], map_b, full, k, block.n, block.b_batch, rank_m, mask_b);
+            }
+            __syncwarp();
             state.advance();
         }
     }

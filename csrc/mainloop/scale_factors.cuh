@@ -61,10 +61,7 @@ struct ScaleFactorReader {
     typename SfPipeline<kConfig>::State state;
 
     DG_DEVICE ScaleFactorReader(SharedStorage<kConfig>& smem, SfaLoad sfa_load, int row)
-        : smem(smem),
-          pipeline{smem.sf_barriers},
-          layout(sfa_load),
-          row(row) {}
+        : smem(smem), pipeline{smem.sf_barriers}, layout(sfa_load), row(row) {}
 
     // The next k block's. The last k block of a block ends its group, full or not.
     DG_DEVICE ScaleFactors<kConfig> read(bool is_last) {

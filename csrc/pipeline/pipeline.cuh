@@ -99,13 +99,7 @@ struct Pipeline {
         return kClusterSize == 1 ? empty : ptx::mapa(empty, ptx::lane_idx());
     }
 
-    // Called by a thread that is a reader by itself, once it no longer reads the stage.
-    DG_DEVICE void consumer_arrive(const State& state) const {
-        static_assert(kClusterSize == 1);
-        ptx::mbarrier_arrive<false>(ptx::shared_address(&barriers.empty[state.stage]));
-    }
-
-    // Called by a whole math warp, which is one reader, once it no longer reads the stage.
+    // Called by a whole warp, which is one reader, once it no longer reads the stage.
     DG_DEVICE void consumer_release(uint32_t release_address) const {
         __syncwarp();  // the lanes that arrive speak for the reads of all others
         if (ptx::lane_idx() < kClusterSize)

@@ -18,17 +18,19 @@ template <GemmConfig kConfig>
 using SfPipeline = Pipeline<kConfig.num_sf_groups(), kConfig.is_1d1d() ? 1 : 32,
                             kConfig.num_math_warpgroups * 4, 1>;
 
-// The ring of blocks (scheduler/block_ring.cuh): one thread fills it; every math thread, a warp that
-// loads scale factors (one thread for 1D1D) and the thread that loads tiles read it.
+// The ring of blocks (scheduler/block_ring.cuh): one thread fills it; the math warps, the warp that
+// loads scale factors and the warp that loads tiles read it.
 template <GemmConfig kConfig>
-using BlockPipeline = Pipeline<kConfig.kBlockSlots, 1,
-                               kConfig.num_math_warpgroups * kConfig.kWarpgroup +
-                                   (kConfig.is_1d1d() ? 1 : 32) + 1,
-                               1>;
+using BlockPipeline = Pipeline<kConfig.kBlockSlots, 1, kConfig.num_math_warpgroups * 4 + 2, 1>;
+
+struct BlockSlot {
+    BlockCoordinates block;
+    uint32_t is_last;
+};
 
 template <bool kIsGrouped>
 struct BlockRing {
-    BlockCoordinates blocks[GemmConfig::kBlockSlots];
+    BlockSlot slots[GemmConfig::kBlockSlots];
     PipelineBarriers<GemmConfig::kBlockSlots> barriers;
 };
 

@@ -1,5 +1,5 @@
-// Shared-memory loads and stores, stores by matrix, number packing, and the fence between the two proxies.
-// PTX ISA 9.7.9.22, 9.7.14.5 and 9.7.13.4.
+// Shared-memory loads and stores, stores by matrix, number packing, and the fence between the two
+// proxies. PTX ISA 9.7.9.22, 9.7.14.5 and 9.7.13.4.
 #pragma once
 
 #include "common/types.cuh"

@@ -1,5 +1,5 @@
-// Tensor maps that a kernel makes: fields of the opaque 128 bytes, changed in global memory, and the
-// fences between who writes a map and whose copies use it. PTX ISA 9.7.9.28 and 9.7.13.4.
+// Tensor maps that a kernel makes: fields of the opaque 128 bytes, changed in global memory, and
+// the fences between who writes a map and whose copies use it. PTX ISA 9.7.9.28 and 9.7.13.4.
 #pragma once
 
 #include "common/types.cuh"

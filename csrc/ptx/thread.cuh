@@ -11,9 +11,12 @@ DG_DEVICE uint32_t lane_idx() {
     return lane;
 }
 
-// The warp's index in its CTA, in a uniform register: the compiler then knows that a branch on it
-// does not diverge.
-DG_DEVICE int warp_idx() { return __shfl_sync(0xffffffff, static_cast<int>(threadIdx.x) / 32, 0); }
+// A value that all lanes of a converged warp have, in a uniform register: the compiler then knows
+// that a branch on it does not diverge.
+DG_DEVICE uint32_t uniform(uint32_t value) { return __shfl_sync(0xffffffff, value, 0); }
+
+// The warp's index in its CTA.
+DG_DEVICE int warp_idx() { return uniform(threadIdx.x / 32); }
 
 // True in exactly one lane of a converged warp.
 DG_DEVICE bool elect_one() {

@@ -2,7 +2,7 @@
 // ahead of time, and hands them to all other roles through a small ring in shared memory.
 //
 //   scheduler warp: next_block --> slot --> [full]  --> load warps, math warps: next_block
-//                                   ^------ [empty] <-- every thread that has read the slot
+//                                   ^------ [empty] <-- every warp that has read the slot
 #pragma once
 
 #include "common/types.cuh"
@@ -14,10 +14,7 @@
 
 namespace deep_gemm {
 
-// In the place of b_batch: there are no more blocks.
-constexpr uint32_t kNoMoreBlocks = 0xffffffff;
-
-// Scheduler warp: publishes all of this CTA's blocks.
+// Scheduler warp: publishes all of this CTA's blocks, and an empty one that ends them.
 template <GemmConfig kConfig, typename Scheduler>
 DG_DEVICE void publish_blocks(SharedStorage<kConfig>& smem, Scheduler scheduler) {
     const BlockPipeline<kConfig> pipeline{smem.block_ring.barriers};
@@ -26,10 +23,10 @@ DG_DEVICE void publish_blocks(SharedStorage<kConfig>& smem, Scheduler scheduler)
     bool more = true;
     while (more) {
         more = scheduler.next_block(block);
-        if (!more) block.b_batch = kNoMoreBlocks;
+        if (!more) block = {};
         pipeline.producer_acquire(state);
         if (ptx::lane_idx() == 0) {
-            smem.block_ring.blocks[state.stage] = block;
+            smem.block_ring.slots[state.stage] = {block, more ? 0u : 1u};
             pipeline.producer_arrive(state);
         }
         __syncwarp();
@@ -37,21 +34,38 @@ DG_DEVICE void publish_blocks(SharedStorage<kConfig>& smem, Scheduler scheduler)
     }
 }
 
-// Every other role: the scheduler, as one thread sees it.
+// Every other role: the scheduler, as one warp sees it.
+//
+// What the compiler does not know to be the same in all lanes costs the main loop dearly:
+// descriptors in ordinary registers, and a vote at each branch. So all lanes take lane 0's values;
+// and a block says itself whether it is the last, since a loop that is left right behind a wait
+// counts as left by each lane for itself.
 template <GemmConfig kConfig>
 struct BlockReader {
     SharedStorage<kConfig>& smem;
     typename BlockPipeline<kConfig>::State state;
+    uint32_t is_last = 0;
 
     DG_DEVICE explicit BlockReader(SharedStorage<kConfig>& smem) : smem(smem) {}
 
     DG_DEVICE bool next_block(BlockCoordinates& block) {
+        if (is_last) return false;
         const BlockPipeline<kConfig> pipeline{smem.block_ring.barriers};
         pipeline.consumer_wait(state);
-        block = smem.block_ring.blocks[state.stage];
-        pipeline.consumer_arrive(state);
+        const BlockSlot slot = smem.block_ring.slots[state.stage];
+        pipeline.consumer_release(pipeline.release_address(state));
         state.advance();
-        return block.b_batch != kNoMoreBlocks;
+        block = {.m = ptx::uniform(slot.block.m),
+                 .n = ptx::uniform(slot.block.n),
+                 .a_batch = ptx::uniform(slot.block.a_batch),
+                 .b_batch = ptx::uniform(slot.block.b_batch),
+                 .d_batch = ptx::uniform(slot.block.d_batch),
+                 .first_k_block = ptx::uniform(slot.block.first_k_block),
+                 .num_k_blocks = ptx::uniform(slot.block.num_k_blocks),
+                 .valid_rows = ptx::uniform(slot.block.valid_rows),
+                 .stored_rows = ptx::uniform(slot.block.stored_rows)};
+        is_last = ptx::uniform(slot.is_last);
+        return true;
     }
 };
 

@@ -17,7 +17,7 @@ GRAN_N = 128
 SF_GROUP = 4
 WARPGROUP = 128
 BLOCK_SLOTS = 4
-BLOCK_COORDINATES_BYTES = 36
+BLOCK_SLOT_BYTES = 40
 GROUPED_BLOCK_REGISTERS = 10
 
 
@@ -138,7 +138,7 @@ class GemmConfig:
         d = self.d_bytes * self.mma_rows * self.block_n // self.num_store_rounds
         total = self.num_stages * stage + self.num_sf_groups * (sf_group + barriers) + d
         if self.grouping is not Grouping.DENSE:
-            total += BLOCK_SLOTS * (BLOCK_COORDINATES_BYTES + barriers)
+            total += BLOCK_SLOTS * (BLOCK_SLOT_BYTES + barriers)
         return -(-total // 1024) * 1024
 
     @property

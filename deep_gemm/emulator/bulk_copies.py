@@ -163,7 +163,8 @@ def _into_global(
     fetch_size = fetcher(size, symbols, np.uint32)
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
-        memory = warp.cta.grid.memory
+        cta = warp.cta
+        memory = cta.grid.memory
         for lane in np.flatnonzero(mask):
             start = _check_global(int(where(warp)[lane]))
             at = np.array([start], dtype=np.uint64)
@@ -180,7 +181,9 @@ def _into_global(
                     words = combine(old.reshape(-1), values.reshape(-1)).reshape(1, -1)
                 memory.write(at, words, alignment=1)
 
-            store = warp.cta.start_store(offsets, write, warp, int(lane))
+            operation = cta.order.storing(warp, int(lane))
+            cta.cluster.maps.write(warp, at, offsets.size, operation)
+            store = cta.start_store(offsets, write, warp, int(lane))
             warp.stores.setdefault(int(lane), []).append(store)
         return None
 
@@ -204,7 +207,9 @@ def _reduce_box(instruction: Instruction, symbols: Symbols) -> Execute:
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         cta = warp.cta
         for lane in np.flatnonzero(mask):
-            tensor_map = cta.grid.map_at(int(fetch_map(warp)[lane]))
+            map_address = int(fetch_map(warp)[lane])
+            tensor_map = cta.cluster.use_map(map_address, warp)
+            cta.cluster.maps.use(map_address, cta.order.storing(warp, int(lane)))
             name = _TYPES.get(tensor_map.dtype, "none")
             kind = f"b{name[1:]}" if op in ("and", "or", "xor") else name
             combine = _combiner(instruction, op, kind)

@@ -92,6 +92,7 @@ class Timeline:
         agent: stands for what its threads do themselves.
         wgmma: its matrix products.
         inits: agent that stands for its fence.mbarrier_init.
+        maps: agent that stands for its releases of tensor maps.
         executed: what is over; that it can be seen here takes more.
     """
 
@@ -107,6 +108,7 @@ class Timeline:
         self.clock.advance(self.agent, 1)
         self.wgmma = Stream(next(agents))
         self.inits = next(agents)
+        self.maps = next(agents)
         self.executed = Clock()
         # What relaxed operations tell, and what they have learnt: a fence makes it count.
         self._fenced, self._learnt = Clock(), Clock()
@@ -140,11 +142,23 @@ class Timeline:
         self.clock.join(self._learnt)
         self.release(self._fenced)
 
+    def has_learnt(self, agent: int, time: int) -> bool:
+        """Whether a fence here comes after what an agent did at a time."""
+        return self.clock[agent] >= time or self._learnt[agent] >= time
+
     def fence_inits(self) -> int:
-        """fence.mbarrier_init, of which relaxed operations tell, too; returns its time."""
-        time = self.clock[self.inits] + 1
-        self.clock.advance(self.inits, time)
-        self._fenced.advance(self.inits, time)
+        """fence.mbarrier_init; returns its time."""
+        return self._fence_of(self.inits)
+
+    def fence_maps(self) -> int:
+        """fence.proxy.tensormap::generic.release; returns its time."""
+        return self._fence_of(self.maps)
+
+    def _fence_of(self, agent: int) -> int:
+        """A fence that an agent stands for, and of which relaxed operations tell, too."""
+        time = self.clock[agent] + 1
+        self.clock.advance(agent, time)
+        self._fenced.advance(agent, time)
         return time
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deep_gemm.emulator.errors import Access, HazardError
 from deep_gemm.emulator.memory import OFFSET_MASK, Proxy, SharedMemory
-from deep_gemm.emulator.ordering import CtaOrder
+from deep_gemm.emulator.ordering import CtaOrder, operation_of
 from deep_gemm.emulator.spaces import PARAMETER_WINDOW
 from deep_gemm.emulator.strong import Strength
 from deep_gemm.emulator.tma import store_box, swizzled_offsets
@@ -152,7 +152,9 @@ class Cta:
             kept = None if defined is None else defined[lanes]
             self.shared.write(at, data[lanes], warp.agent, "generic", kept)
         elif space == "global":
-            self.grid.memory.write(addresses[lanes], data[lanes])
+            written = addresses[lanes]
+            self.cluster.maps.write(warp, written, data.shape[1], operation_of(warp))
+            self.grid.memory.write(written, data[lanes])
         else:
             raise HazardError("R0", f"st.{space} is not known")
         if strong is not None:
@@ -200,7 +202,8 @@ class Cta:
         self, map_address: int, coordinates: Sequence[int], source: int, warp: Warp, lane: int
     ) -> Callable[[], None]:
         """Starts a TMA store; the result performs it, at the latest when a thread waits."""
-        tensor_map = self.grid.map_at(map_address)
+        tensor_map = self.cluster.use_map(map_address, warp)
+        self.cluster.maps.use(map_address, self.order.storing(warp, lane))
         memory = self.grid.memory
         return self.start_store(
             swizzled_offsets(tensor_map, source),

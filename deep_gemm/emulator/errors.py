@@ -108,6 +108,14 @@ class TmaArgumentError(HazardError, rules=("R14", "R18")):
     """A tensor map, address or coordinate that TMA refuses."""
 
 
+class MissingMapFenceError(HazardError, rules=("R31",)):
+    """TMA uses a tensor map in global memory that was not released and acquired."""
+
+
+class MapInUseError(HazardError, rules=("R32",)):
+    """A tensor map is changed while a copy that uses it may be in flight."""
+
+
 class DescriptorError(HazardError, rules=("R15", "R16")):
     """A wgmma descriptor that the hardware refuses."""
 

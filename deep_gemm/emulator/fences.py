@@ -1,8 +1,8 @@
 """Fences, and instructions whose only effect is on time or on caches.
 
-Those that order memory are modelled, fence.proxy.async for shared memory. The others order what the
-emulator orders anyway: tensor maps do not change, and nothing precedes the grid or follows it, so
-that griddepcontrol.wait is over at once.
+Those that order memory are modelled, fence.proxy.async for shared memory; map_forms.py has those
+for tensor maps. The others order what the emulator orders anyway: nothing precedes the grid or
+follows it, so that griddepcontrol.wait is over at once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ Build = Callable[[Instruction, Symbols], Execute]
 _MEMORY = rf"fence(?:\.sc|\.acq_rel|\.acquire|\.release)?{SCOPE}|membar\.(?:cta|gl|sys)"
 _WITHOUT_EFFECT = (
     r"fence\.(?:acquire|release)\.sync_restrict::shared::(?:cta|cluster)\.cluster"
-    rf"|fence\.proxy\.tensormap::generic\.(?:acquire|release){SCOPE}"
     r"|fence\.proxy\.(?:alias|async\.global)"
 )
 
@@ -98,13 +97,8 @@ def _create_policy(instruction: Instruction, symbols: Symbols) -> Execute:
     return execute
 
 
-_PREFETCH = (
-    r"prefetch(?:\.global|\.local)?\.L[12](?:::evict_(?:last|normal))?|prefetchu\.L1"
-    r"|prefetch(?:\.const|\.param)?\.tensormap"
-)
-_BULK_PREFETCH = (
-    rf"cp\.async\.bulk\.prefetch(?:\.L2\.global|\.tensor\.[1-5]d\.L2\.global(?:\.tile)?){LEVELS}"
-)
+_PREFETCH = r"prefetch(?:\.global|\.local)?\.L[12](?:::evict_(?:last|normal))?|prefetchu\.L1"
+_BULK_PREFETCH = rf"cp\.async\.bulk\.prefetch\.L2\.global{LEVELS}"
 
 TABLE: dict[str, Build] = {
     "fence": _fence,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,13 @@ from deep_gemm.emulator.asynchrony import Action, Engine, Timing
 from deep_gemm.emulator.cta import PARAMETER_BASE, Cta
 from deep_gemm.emulator.errors import Access, EmulationError, HazardError
 from deep_gemm.emulator.global_memory import Bytes, Flags, GlobalMemory
+from deep_gemm.emulator.map_bytes import MAP_ALIGNMENT, MAP_BYTES, decode, is_map
+from deep_gemm.emulator.map_order import MapOrder
 from deep_gemm.emulator.mbarrier import NO_AGENT, Mbarrier
 from deep_gemm.emulator.memory import OFFSET_MASK, RANK_SHIFT, compose_shared
 from deep_gemm.emulator.ordering import ClusterOrder
 from deep_gemm.emulator.program import Program
+from deep_gemm.emulator.spaces import SHARED_WINDOW, WINDOW_BYTES
 from deep_gemm.emulator.tma import TensorMap, load_box, swizzled_offsets
 from deep_gemm.emulator.warp import Group, Warp
 
@@ -34,10 +37,10 @@ class Launch:
         num_threads: of a CTA.
         smem_bytes: dynamic shared memory of a CTA.
         parameters: the parameter space.
-        maps: tensor maps by their offset in the parameters.
         memory: global memory.
         timing: when asynchronous operations happen.
         seed: of random timing.
+        unreleased: lines of global memory that clusters which have left wrote and did not release.
     """
 
     program: Program
@@ -46,10 +49,10 @@ class Launch:
     num_threads: int
     smem_bytes: int
     parameters: bytes
-    maps: Mapping[int, TensorMap]
     memory: GlobalMemory
     timing: Timing = Timing.EARLY
     seed: int = 0
+    unreleased: dict[int, Access] = field(default_factory=dict)
 
     def run(self) -> int:
         """Executes the grid, cluster by cluster; returns the number of warp instructions.
@@ -65,11 +68,25 @@ class Launch:
         return num_steps
 
     def map_at(self, address: int) -> TensorMap:
-        """The tensor map at a generic address."""
+        """The tensor map at a generic address, in the parameters or in global memory.
+
+        Raises:
+            HazardError: R18, there is none; R14, the hardware refuses it; "bounds".
+        """
         offset = address - PARAMETER_BASE
-        if offset not in self.maps:
-            raise HazardError("R18", f"no tensor map at address {address:#x}")
-        return self.maps[offset]
+        if address % MAP_ALIGNMENT:
+            raise HazardError("R18", f"a tensor map at {address:#x}, not {MAP_ALIGNMENT}-aligned")
+        if 0 <= address - SHARED_WINDOW < WINDOW_BYTES:
+            text = f"a tensor map in shared memory, at {address:#x}: TMA cannot use it there"
+            raise HazardError("R18", text)
+        if 0 <= offset < WINDOW_BYTES:
+            data = self.parameters[offset : offset + MAP_BYTES]
+        else:
+            data = self.memory.read_bytes(address, MAP_BYTES).tobytes()
+        if not is_map(data):
+            text = f"no tensor map at {address:#x}: the bytes are {data[:16].hex()}..."
+            raise HazardError("R18", text)
+        return decode(data)
 
 
 class Cluster:
@@ -82,6 +99,7 @@ class Cluster:
         self.round = 0
         self._arrived = 0
         self.order = ClusterOrder(self)
+        self.maps = MapOrder(self)
         self.executing: tuple[Warp, Group] | None = None
         self.ctas = [Cta(self, first_cta + rank, rank) for rank in range(launch.cluster_size)]
 
@@ -104,6 +122,7 @@ class Cluster:
             pass
         for cta in self.ctas:
             cta.check_exit()
+        self.maps.close()
 
     def _give_turns(self) -> bool:
         """Lets every warp run; a CTA may run for long before its peers do. False if none can."""
@@ -166,6 +185,16 @@ class Cluster:
             self.order.complete()
         return round_
 
+    def use_map(self, address: int, warp: Warp) -> TensorMap:
+        """The tensor map at an address, which a warp gives to TMA.
+
+        Raises:
+            HazardError: as Launch.map_at; R31, it may not be used yet.
+        """
+        tensor_map = self.launch.map_at(address)
+        self.maps.check(warp, address)
+        return tensor_map
+
     def load_box(
         self,
         map_address: int,
@@ -176,14 +205,14 @@ class Cluster:
         warp: Warp,
     ) -> None:
         """Starts a TMA load into the same offset of each CTA of `ranks`."""
-        tensor_map = self.launch.map_at(map_address)
+        tensor_map = self.use_map(map_address, warp)
         if any(rank >= len(self.ctas) for rank in ranks):
             raise HazardError("R13", f"multicast to ranks {list(ranks)} of {len(self.ctas)}")
         offsets = swizzled_offsets(tensor_map, destination)
         for rank in ranks:
             cta = self._living(rank)
             self.order.phases(compose_shared(rank, barrier), warp)
-            cta.order.load(warp, offsets, barrier)
+            self.maps.use(map_address, cta.order.load(warp, offsets, barrier))
             cta.begin_fill(offsets, warp.agent, "async")
             issue_phase = cta.shared.barrier(barrier).phase
 

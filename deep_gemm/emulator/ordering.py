@@ -154,9 +154,13 @@ class CtaOrder:
 
     def store(self, warp: Warp, lane: int, offsets: Offsets) -> None:
         """A lane's TMA store is issued that reads a box. Raises as Races.read."""
-        stores = warp.timeline.stream("store", lane)
-        operation = Operation(Kind.STORE, stores.agent, stores.time, self._cta.cluster.access())
+        operation = self.storing(warp, lane)
         self._races.read(self._cta.shared.index(offsets), operation, warp.timeline.clock)
+
+    def storing(self, warp: Warp, lane: int) -> Operation:
+        """The TMA store or bulk copy to global memory that a lane issues now."""
+        stores = warp.timeline.stream("store", lane)
+        return Operation(Kind.STORE, stores.agent, stores.time, self._cta.cluster.access())
 
     def copy(self, warp: Warp, lanes: Offsets, offsets: Offsets) -> None:
         """A cp.async is issued: each lane writes a row of offsets. Raises as Races.write."""
@@ -166,7 +170,7 @@ class CtaOrder:
         index, threads = self._cta.shared.index(offsets), warp.agent * LANES + lanes
         self._races.write(index, operations, warp.timeline.clock, threads)
 
-    def load(self, warp: Warp, offsets: Offsets, barrier: int) -> None:
+    def load(self, warp: Warp, offsets: Offsets, barrier: int) -> Operation:
         """A bulk copy is issued, by any CTA's warp, that completes on an mbarrier of this one.
 
         Raises:
@@ -175,6 +179,7 @@ class CtaOrder:
         operation = self._completing(Kind.LOAD, barrier)
         self._races.write(self._cta.shared.index(offsets), [operation], warp.timeline.clock)
         self.must_end("R11" if warp.cta is self._cta else "R12", operation)
+        return operation
 
     def send(self, warp: Warp, offsets: Offsets, cta: Cta, barrier: int) -> None:
         """A bulk copy is issued that reads bytes, and completes on an mbarrier of another CTA.

@@ -29,6 +29,8 @@ from deep_gemm.emulator.warp import LANES, Mask, Wait, Warp
 
 Execute = Callable[[Warp, Mask], "Wait | None"]
 
+_ACQUIRE = "fence.proxy.tensormap::generic.acquire"
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -67,6 +69,7 @@ class Program:
         texts: the instruction's text, by program counter.
         places: the instruction's source line, if it is known, by program counter.
         symbols: what the kernel's names stand for.
+        acquires_maps: whether it may use tensor maps in global memory.
     """
 
     kernel: Kernel
@@ -76,6 +79,7 @@ class Program:
     texts: tuple[str, ...]
     places: tuple[Place | None, ...]
     symbols: Symbols
+    acquires_maps: bool
 
     def describe(self, pc: int) -> str:
         """An instruction, for reports: its source line if it is known, its line and its text."""
@@ -111,6 +115,7 @@ def compile_kernel(kernel: Kernel, symbols: Symbols) -> Program:
         tuple(" ".join(instruction.text.split()) for instruction in kernel.instructions),
         tuple(instruction.place for instruction in kernel.instructions),
         symbols,
+        any(item.name.startswith(_ACQUIRE) for item in kernel.instructions),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from deep_gemm.emulator.grid import Launch
 from deep_gemm.emulator.operands import Symbols
 from deep_gemm.emulator.program import Program, compile_kernel
 from deep_gemm.emulator.ptx import parse
-from deep_gemm.emulator.tma import TensorMap
 from deep_gemm.emulator.trace.instrument import instrument
 from deep_gemm.emulator.trace.recorder import Recorder
 
@@ -55,7 +54,6 @@ def run(
     num_threads: int,
     smem_bytes: int,
     parameters: bytes,
-    maps: Mapping[int, TensorMap],
     extents: Sequence[tuple[int, int]],
     timing: Timing = Timing.EARLY,
     seed: int = 0,
@@ -69,8 +67,7 @@ def run(
         cluster_size: CTAs of a cluster.
         num_threads: of a CTA.
         smem_bytes: dynamic shared memory of a CTA.
-        parameters: the kernel's parameter space.
-        maps: tensor maps, by their offset in the parameters.
+        parameters: the kernel's parameter space, with tensor maps as `map_bytes.encode` has them.
         extents: (address, bytes) of every tensor that the kernel may touch.
         timing: when asynchronous operations happen.
         seed: of random timing.
@@ -95,7 +92,6 @@ def run(
         num_threads,
         smem_bytes,
         parameters,
-        maps,
         memory,
         timing,
         seed,

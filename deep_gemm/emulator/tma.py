@@ -27,8 +27,8 @@ _SWIZZLE_PERIOD = 1024
 # unpacks the 4 and 6 bit types: those are not modelled.
 _ELEMENT_BYTES = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 5: 8, 6: 2, 7: 4, 8: 8, 9: 2}
 
-# By CUtensorMapSwizzle. Those with other atoms than 16 bytes are not modelled.
-_SWIZZLE_BYTES = {0: 0, 1: 32, 2: 64, 3: 128}
+SWIZZLE_BYTES = {0: 0, 1: 32, 2: 64, 3: 128}
+"""By CUtensorMapSwizzle. Those with other atoms than 16 bytes are not modelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +75,10 @@ class TensorMap:
             HazardError: R14, the driver or the hardware refuses the map.
             EmulationError: the map is legal, but not modelled.
         """
-        if swizzle not in _SWIZZLE_BYTES:
+        if swizzle not in SWIZZLE_BYTES:
             raise EmulationError(f"tensor map: swizzle {swizzle} is not modelled")
         sizes = tuple(dims), tuple(strides), tuple(box)
-        return cls(dtype, address, *sizes, _SWIZZLE_BYTES[swizzle])
+        return cls(dtype, address, *sizes, SWIZZLE_BYTES[swizzle])
 
     def __post_init__(self) -> None:
         """Checks all limits; raises as from_fields."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deep_gemm.config.gemm_config import BLOCK_COORDINATES_BYTES, GemmConfig
+from deep_gemm.config.gemm_config import BLOCK_SLOT_BYTES, GemmConfig
 from deep_gemm.jit.source import KernelSource
 from deep_gemm.kernels.arguments import GemmArguments, KGroupMapsArguments
 
@@ -45,7 +45,7 @@ constexpr deep_gemm::GemmConfig kConfig{config.initialiser()};
 
 static_assert(sizeof(deep_gemm::SharedStorage<kConfig>) == {config.smem_bytes});
 static_assert(sizeof(deep_gemm::GemmArguments) == {GemmArguments.cxx_size()});
-static_assert(sizeof(deep_gemm::BlockCoordinates) == {BLOCK_COORDINATES_BYTES});
+static_assert(sizeof(deep_gemm::BlockSlot) == {BLOCK_SLOT_BYTES});
 static_assert(kConfig.num_accumulators() == {config.num_accumulators});
 static_assert(kConfig.num_threads() == {config.num_threads});
 static_assert(kConfig.d_swizzle_bytes() == {config.d_swizzle_bytes});

@@ -48,18 +48,18 @@ class EmulatedPlan:
             EmulationError: the kernel broke a rule of PTX.
         """
         from deep_gemm.emulator.asynchrony import Timing
+        from deep_gemm.emulator.map_bytes import encode
         from deep_gemm.emulator.run import run
 
         _warn_once()
         launch = self._launch
         arguments = launch.arguments
-        maps = {}
         extents = []
-        for (field, box_map), address in zip(launch.maps, addresses, strict=False):
-            offset = arguments.address_of(field) - ctypes.addressof(arguments)
-            maps[offset] = box_map.for_emulator(address)
-            extents.append((address, box_map.num_bytes))
         with self._lock:
+            for (field, box_map), address in zip(launch.maps, addresses, strict=False):
+                encoded = encode(box_map.for_emulator(address))
+                ctypes.memmove(arguments.address_of(field), encoded, len(encoded))
+                extents.append((address, box_map.num_bytes))
             pointers = zip(launch.pointers, addresses[len(launch.maps) :], strict=True)
             for (field, num_bytes), address in pointers:
                 if field:
@@ -73,7 +73,6 @@ class EmulatedPlan:
             num_threads=launch.num_threads,
             smem_bytes=launch.smem_bytes,
             parameters=parameters,
-            maps=maps,
             extents=extents,
             timing=Timing(knobs.emulator_timing.get()),
             recorder=recorder,

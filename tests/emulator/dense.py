@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -14,15 +14,14 @@ from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import Selection, best_band
 from deep_gemm.emulator import run as emulator
 from deep_gemm.emulator.asynchrony import Timing
-from deep_gemm.emulator.tma import TensorMap
 from deep_gemm.jit.build import build
 from deep_gemm.jit.codegen import generate
 from deep_gemm.jit.compiler import CompiledKernel
 from deep_gemm.kernels import fp8_gemm
 from deep_gemm.testing import assert_bitwise_equal, fp8_gemm_nt_reference, guarded_output
+from tests.emulator.maps import Maps, maps_in, with_maps
 
 Operand = tuple[torch.Tensor, torch.Tensor]
-Maps = Mapping[int, TensorMap]
 
 ORDERS = [
     *((timing, 0) for timing in (Timing.EARLY, Timing.LATE)),
@@ -92,8 +91,9 @@ def run_case(
     timing, seed = order
     run = emulator.run
 
-    def run_in_order(*args: Any, maps: Maps, **kwargs: Any) -> int:
-        kwargs.update(maps=alter_maps(maps), timing=timing, seed=seed)
+    def run_in_order(*args: Any, parameters: bytes, **kwargs: Any) -> int:
+        altered = with_maps(parameters, alter_maps(maps_in(parameters)))
+        kwargs.update(parameters=altered, timing=timing, seed=seed)
         return run(*args, **kwargs)
 
     selection = Selection(case.config, best_band(problem, case.config))

@@ -9,6 +9,7 @@ import numpy as np
 from deep_gemm.emulator import run as emulator
 from deep_gemm.emulator.asynchrony import Timing
 from deep_gemm.emulator.tma import TensorMap
+from tests.emulator.maps import with_maps
 
 ORDERS = [(Timing.EARLY, 0), (Timing.LATE, 0), *((Timing.RANDOM, seed) for seed in range(4))]
 SMEM_BYTES = 8192
@@ -45,6 +46,7 @@ def run(
     *,
     num_threads: int = 32,
     cluster_size: int = 1,
+    num_clusters: int = 1,
     order: tuple[Timing, int] = (Timing.EARLY, 0),
     tensor_map: TensorMap | None = None,
     out: np.ndarray | None = None,
@@ -55,7 +57,8 @@ def run(
         body: of the kernel; thread t of CTA r has its word of the output at [%mine].
         source: what [%in] holds.
         num_threads: of a CTA.
-        cluster_size: number of CTAs, all in one cluster.
+        cluster_size: number of CTAs in a cluster.
+        num_clusters: of the grid.
         order: timing and seed.
         tensor_map: what %map is the address of.
         out: the output, if it is not to start with all ones.
@@ -64,14 +67,14 @@ def run(
     result = np.full(OUT_WORDS, 0xFFFFFFFF, dtype=np.uint32) if out is None else out
     program = emulator.load(f"{_HEAD}{body}\n}}\n", "k")
     timing, seed = order
+    parameters = bytes(128) + struct.pack("<QQ", result.ctypes.data, data.ctypes.data)
     emulator.run(
         program,
-        grid=cluster_size,
+        grid=num_clusters * cluster_size,
         cluster_size=cluster_size,
         num_threads=num_threads,
         smem_bytes=SMEM_BYTES,
-        parameters=bytes(128) + struct.pack("<QQ", result.ctypes.data, data.ctypes.data),
-        maps={} if tensor_map is None else {0: tensor_map},
+        parameters=with_maps(parameters, {} if tensor_map is None else {0: tensor_map}),
         extents=[(array.ctypes.data, array.nbytes) for array in (result, data)],
         timing=timing,
         seed=seed,

@@ -29,7 +29,8 @@ from tests.emulator.defects import (
     Defect,
 )
 from tests.emulator.defects_of_order import DEFECTS_OF_ORDER
-from tests.emulator.dense import ORDERS, Case, Maps, check_exact, integer_operands, run_case
+from tests.emulator.dense import ORDERS, Case, check_exact, integer_operands, run_case
+from tests.emulator.maps import Maps
 
 
 def compiled(case: Case) -> CompiledKernel:

@@ -201,11 +201,11 @@ def test_what_has_no_effect() -> None:
     fence.sc.sys;
     fence.acq_rel.cluster;
     fence.mbarrier_init.release.cluster;
-    fence.proxy.tensormap::generic.acquire.gpu [%map], 128;
+    fence.proxy.tensormap::generic.acquire.gpu [%in], 128;
+    fence.proxy.tensormap::generic.release.gpu;
     fence.proxy.alias;
     membar.sys;
     prefetch.global.L2 [%in];
-    prefetch.tensormap [%map];
     prefetchu.L1 [%in];
     cp.async.bulk.prefetch.L2.global [%in], 16;
     createpolicy.fractional.L2::evict_last.b64 %rd5, 1.0;

@@ -18,6 +18,7 @@ from deep_gemm.emulator import run as emulator
 from deep_gemm.emulator.asynchrony import Timing
 from deep_gemm.emulator.errors import HazardError, UnknownOpcodeError
 from deep_gemm.emulator.tma import TensorMap
+from tests.emulator.maps import with_maps
 
 FOLDER = Path(__file__).parent / "from_triton"
 ORDERS = [(Timing.EARLY, 0), (Timing.LATE, 0), *((Timing.RANDOM, seed) for seed in range(8))]
@@ -66,8 +67,7 @@ def launch(
         cluster_size=1,
         num_threads=program.kernel.max_threads,
         smem_bytes=int(header(text, "shared memory").split()[0]),
-        parameters=bytes(buffer),
-        maps=maps,
+        parameters=with_maps(bytes(buffer), maps),
         extents=[(tensor.data_ptr(), tensor.numel() * tensor.element_size()) for tensor in tensors],
         timing=timing,
         seed=seed,

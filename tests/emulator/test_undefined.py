@@ -39,7 +39,7 @@ def execute(body: str, num_threads: int = 32) -> list[int]:
     address = out.ctypes.data
     parameters = address.to_bytes(8, "little")
     program = load(KERNEL.format(body=body), "k")
-    run(program, 1, 1, num_threads, 1024, parameters, {}, [(address, out.nbytes)])
+    run(program, 1, 1, num_threads, 1024, parameters, [(address, out.nbytes)])
     values: list[int] = out.tolist()
     return values
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks import children, compiling, dense, grouped, run, session, sweep
+from benchmarks.__main__ import main
 from benchmarks.children import Child, ChildDied
 from benchmarks.problems import Problem, choose_grouped
 from benchmarks.run import Options
@@ -313,6 +314,21 @@ def test_a_grouped_run_out_of_time_says_which_rows_it_has_not_measured(
     assert (first["ours_us"], first["max_error"]) == (None, 0.01)
     texts = {text for row in rest for text in row["errors"].values()}
     assert texts == {run.OUT_OF_TIME}
+
+
+@pytest.mark.usefixtures("modules")
+def test_the_command_line_shows_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "WORKER", "a_grouped")
+    monkeypatch.setattr(run, "why_no_reference", lambda _: None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    options = ["--out", str(tmp_path), "--passes", "1", "--commit", "abc", "--sustained", "0"]
+    assert main(["grouped", "--rows", "masked-1x*", *options]) == 0
+    assert "| masked | 1 | 801 | 4096 | 7168 | 10.0 | 20.0 | 2 / 1 |" in capsys.readouterr().out
+    # A row of ours without a time is a failure, of the reference it is not.
+    assert main(["grouped", "--rows", "k_grouped-4x*", *options]) == 0
+    assert main(["grouped", "--rows", "masked-2x*", *options]) == 1
 
 
 def test_why_the_reference_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,8 +60,15 @@ class PretendedLibrary:
         self.alignment = value
 
     def m_grouped_fp8_gemm_nt_contiguous(
-        self, a: Any, b: Any, d: torch.Tensor, layout: torch.Tensor, use_psum_layout: bool = False
+        self,
+        a: Any,
+        b: Any,
+        d: torch.Tensor,
+        layout: torch.Tensor,
+        use_psum_layout: bool = False,
+        expected_m_for_psum_layout: int | None = None,
     ) -> None:
+        assert use_psum_layout == (expected_m_for_psum_layout is not None)
         self.seen.append({"alignment": self.alignment, "rows": len(d), "sfa": a[1].stride()})
         ids = list(layout)
         if use_psum_layout:

@@ -132,7 +132,7 @@ def grouped_row(table: str, ours: float | None, reference: float | None) -> dict
 
 
 def test_the_grouped_tables_show_their_groups() -> None:
-    two = {"num_kernels": {"ours": 1, "reference": 3}}
+    two = {"num_kernels": {"ours": 1, "reference": 3, "cublaslt": 2}}
     missing = {**grouped_row("k_grouped", 8.0, None), "errors": {"reference": "no k_grouped"}}
     rows = [grouped_row("masked", 8.0, 12.0), {**grouped_row("wgrad", 8.0, 4.0), **two}, missing]
     sustained = {**grouped_row("sustained", 9.0, 18.0), "of": "contiguous"}

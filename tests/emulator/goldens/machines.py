@@ -17,6 +17,7 @@ from deep_gemm.emulator import run as emulator
 from deep_gemm.emulator.asynchrony import Timing
 from deep_gemm.emulator.tma import TensorMap
 from deep_gemm.runtime.cuda import driver, launch_config
+from tests.emulator.maps import with_maps
 
 Bytes = NDArray[np.uint8]
 
@@ -125,8 +126,7 @@ class Emulator:
             launch.cluster_size,
             launch.num_threads,
             launch.smem_bytes,
-            launch.parameters(addresses),
-            maps,
+            with_maps(launch.parameters(addresses), maps),
             [(addresses[0], inputs.numel()), (addresses[1], output.numel())],
             self.timing,
             self.seed,
