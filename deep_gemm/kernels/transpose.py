@@ -155,7 +155,7 @@ def transpose(source: torch.Tensor, out: torch.Tensor) -> None:
     plan.launch(source.data_ptr(), out.data_ptr())
 
 
-def _strides(tensor: torch.Tensor) -> tuple[int, int, int]:
+def strides_of_batch(tensor: torch.Tensor) -> tuple[int, int, int]:
     """Strides as those of a batch; a dimension of size 1 has whichever keeps vectors possible."""
     if tensor.dim() == 2:
         tensor = tensor.unsqueeze(0)
@@ -181,10 +181,10 @@ def _plan(source: torch.Tensor, out: torch.Tensor) -> Plan:
             refuse("source", f"dimensions must be at most {MAX_DIMENSION}", tuple(source.shape))
     element_bytes = source.element_size()
     arguments = TransposeArguments.allocate()
-    batch_stride, row_stride, column_stride = _strides(source)
+    batch_stride, row_stride, column_stride = strides_of_batch(source)
     arguments.source_stride_batch = batch_stride
     arguments.source_stride_row, arguments.source_stride_column = row_stride, column_stride
-    arguments.out_stride_batch, arguments.out_stride_column, _ = _strides(out)
+    arguments.out_stride_batch, arguments.out_stride_column, _ = strides_of_batch(out)
     arguments.rows, arguments.columns = rows, columns
     num_tiles = ceil_div(rows, TILE_ROWS) * ceil_div(columns * element_bytes, TILE_ROW_BYTES)
     launch = KernelLaunch(
