@@ -92,7 +92,7 @@ ENDS = {
     "an end before the group's beginning": of_ends([5, 5, 20], 16),
     "padding left alone": row_ends([5, 0, 20], 16, clears_padding=False),
     "the last padding cut off": of_ends([5, 37], 16, m=41),
-    "33 groups": row_ends([0, 0, 1] * 11, 1),
+    "33 groups": row_ends([0] * 31 + [5, 3], 1),
 }
 
 
@@ -105,8 +105,8 @@ def test_row_ends(name: str) -> None:
 
 @pytest.mark.parametrize(
     "layout",
-    [IDS["aligned to 1"], IDS["aligned to 16"], ENDS["empty groups"], ENDS["aligned to 48"]],
-    ids=["ids 1", "ids 16", "ends 16", "ends 48"],
+    [IDS["aligned to 1"], IDS["aligned to 16"], ENDS["empty groups"]],
+    ids=["ids 1", "ids 16", "ends 16"],
 )
 def test_contiguous_in_every_order(timing: None, layout: Layout) -> None:
     a, b = contiguous(layout)
@@ -190,7 +190,7 @@ def test_scale_factors_of_a_masked_product_in_any_layout(layout_name: str) -> No
 @pytest.mark.parametrize("dtype", [BF16, FP32])
 @pytest.mark.parametrize("gran_n", [1, 128])
 def test_every_output_and_recipe(gran_n: int, dtype: torch.dtype, c: str) -> None:
-    a, b = exact_operand((20, 272), 1, "cpu"), exact_operand((136, 272), gran_n, "cpu", 1)
+    a, b = exact_operand((20, 144), 1, "cpu"), exact_operand((136, 144), gran_n, "cpu", 1)
     d, values = run_dense(a, b, dtype, gran_n, c)
     check_dense(d, a, b, gran_n, values)
 
@@ -243,11 +243,10 @@ def test_k_grouped(ks: list[int], c: str) -> None:
     check_k_grouped(d, a, b, ks, values)
 
 
-@pytest.mark.parametrize("c", ["none", "d"])
-def test_k_grouped_in_every_order(timing: None, c: str) -> None:
+def test_k_grouped_in_every_order(timing: None) -> None:
     ks = [256, 0, 128]
     a, b = flat_operand(70, ks, "cpu"), flat_operand(72, ks, "cpu", 2)
-    d, values = run_k_grouped(a, b, ks, c=c)
+    d, values = run_k_grouped(a, b, ks, c="d")
     check_k_grouped(d, a, b, ks, values)
 
 
