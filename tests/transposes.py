@@ -73,6 +73,8 @@ LAYOUTS = [
     Case(4, 64, 64, (64, 1), 64, offsets=(0, 1)),
     # neither dimension contiguous, rows contiguous, the same row again and again
     Case(4, 40, 37, (90, 2), 40),
+    Case(4, 40, 37, (96, 2), 40),
+    Case(1, 40, 37, (96, 2), 48),
     Case(4, 41, 37, (1, 41), 44),
     Case(4, 40, 36, (0, 1), 40),
     Case(1, 40, 37, (90, 2), 48),

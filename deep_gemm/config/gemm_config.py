@@ -117,7 +117,12 @@ class GemmConfig:
     @property
     def num_slabs(self) -> int:
         """Slabs of 64 rows that one math warpgroup stores."""
-        return self.num_waves * (self.d_bytes * self.block_n // self.d_swizzle_bytes)
+        return self.num_waves * self.num_slabs_per_slice
+
+    @property
+    def num_slabs_per_slice(self) -> int:
+        """Slabs side by side along N."""
+        return self.d_bytes * self.block_n // self.d_swizzle_bytes
 
     @property
     def slabs_per_round(self) -> int:

@@ -45,27 +45,34 @@ class GemmProblem:
         """Steps of the main loop: one per 128 of K."""
         return -(-self.k // BLOCK_K)
 
+    def has_unknown_tiles(self, config: GemmConfig) -> bool:
+        """Whether the number of rows of tiles depends on how rows spread over groups."""
+        is_m_grouped = self.grouping is Grouping.M_GROUPED and self.num_groups > 1
+        return is_m_grouped and self.alignment % config.block_m != 0
+
     def cluster_grid(self, config: GemmConfig) -> tuple[int, int]:
         """Rows and columns of clusters that cover D, all groups together.
 
-        How the rows of an m-grouped product spread over its groups is not known here: where a
-        tile is higher than the alignment, a group is taken to need half a tile more than its rows
-        fill, or what the alignment leaves of that.
+        Where it depends on how rows spread over groups, a group is taken to need half a tile more
+        than its rows fill, or what the alignment leaves of that.
         """
         rows, columns = config.cluster_grid(self.m, self.n)
-        if self.grouping is Grouping.K_GROUPED:
-            return rows * self.num_groups, columns
-        if self.grouping is Grouping.M_GROUPED:
+        if self.has_unknown_tiles(config):
             unused = max(0.0, 1 - self.alignment / config.block_m) / 2
             tiles = max(1.0, self.m / config.block_m + unused)
-            return max(1, round(self.num_groups * tiles)), columns
-        return rows, columns
+            return round(self.num_groups * tiles), columns
+        return rows * self.num_groups, columns
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of D, of all groups."""
+        rows = self.num_groups * self.m
+        return rows * self.n * self.d_bytes
 
     @property
     def unique_bytes(self) -> int:
         """Bytes that every kernel must move: operands, scale factors and D, once each."""
         own_b = self.grouping is not Grouping.DENSE
         rows, columns = self.num_groups * self.m, (self.num_groups if own_b else 1) * self.n
-        outputs = self.num_groups * self.m * self.n * self.d_bytes
         sf_bytes = 4 * self.num_k_blocks * (rows + -(-columns // self.gran_n))
-        return (rows + columns) * self.k + outputs + sf_bytes
+        return (rows + columns) * self.k + self.output_bytes + sf_bytes

@@ -66,7 +66,7 @@ def explain(problem: GemmProblem, num_alternatives: int = 3) -> str:
     for rank, (config, cost) in enumerate(ranked(problem)[: num_alternatives + 1]):
         verdict = "chosen" if rank == 0 else "      "
         lines.append(
-            f"  {verdict} {config.name}: {cost.us:.1f} us, {cost.waves} wave(s) "
+            f"  {verdict} {config.name}: {cost.us:.1f} us, {cost.waves:.3g} wave(s) "
             f"{cost.utilisation:.0%} full, {cost.k_block_clocks:.0f} clocks per k block "
             f"(bound by {cost.bound})"
         )

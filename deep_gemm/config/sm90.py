@@ -26,7 +26,7 @@ def block_m_candidates(problem: GemmProblem) -> tuple[int, ...]:
     """
     m = problem.m
     if problem.grouping is Grouping.M_GROUPED:
-        return tuple(height for height in (16, 32, 64, 128, 256) if height < max(2 * m, 17))
+        return tuple(height for height in (16, 32, 64, 128, 256) if height < 2 * m + 16)
     for short in (16, 32):
         if m <= short:
             return (short,)

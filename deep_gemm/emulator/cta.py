@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from deep_gemm.emulator.grid import Cluster
 
 SHARED_BASE = 1024
-"""Offset of dynamic shared memory: the first kilobyte is the system's."""
+"""Offset of the program's shared memory: the first kilobyte is the system's."""
 
 PARAMETER_BASE = PARAMETER_WINDOW
 """Generic address of the kernel's parameters."""
@@ -38,14 +38,15 @@ class Cta:
         self.index = index
         self.rank = rank
         self.num_threads = launch.num_threads
-        self.shared = SharedMemory(launch.smem_bytes, SHARED_BASE, lambda: cluster.access().pc)
+        smem_bytes = launch.program.static_smem_bytes + launch.smem_bytes
+        self.shared = SharedMemory(smem_bytes, SHARED_BASE, lambda: cluster.access().pc)
         self.order = CtaOrder(self)
         self._named: dict[int, tuple[int, int]] = {}
         # Predicates given to bar.red, by barrier and round.
         self.votes: dict[tuple[int, int], list[NDArray[np.bool_]]] = {}
         # By the rule that overwriting them breaks: operands of wgmma, sources of TMA stores.
         self._readers = {
-            rule: np.zeros(SHARED_BASE + launch.smem_bytes, dtype=np.int16) for rule in ("R3", "R4")
+            rule: np.zeros(SHARED_BASE + smem_bytes, dtype=np.int16) for rule in ("R3", "R4")
         }
         self._read_keys = itertools.count()
         self._reads: dict[int, tuple[str, Sequence[NDArray[np.int64]], Access]] = {}

@@ -71,7 +71,15 @@ class Launch:
         """The tensor map at a generic address, in the parameters or in global memory.
 
         Raises:
-            HazardError: R18, there is none; R14, the hardware refuses it; "bounds".
+            HazardError: as map_bytes_at; R14, the hardware refuses the map.
+        """
+        return decode(self.map_bytes_at(address))
+
+    def map_bytes_at(self, address: int) -> bytes:
+        """The bytes of the tensor map at a generic address, legal or not.
+
+        Raises:
+            HazardError: R18, there is none; "bounds".
         """
         offset = address - PARAMETER_BASE
         if address % MAP_ALIGNMENT:
@@ -86,7 +94,7 @@ class Launch:
         if not is_map(data):
             text = f"no tensor map at {address:#x}: the bytes are {data[:16].hex()}..."
             raise HazardError("R18", text)
-        return decode(data)
+        return data
 
 
 class Cluster:

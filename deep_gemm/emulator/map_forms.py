@@ -127,13 +127,13 @@ def _release(warp: Warp, mask: Mask) -> Wait | None:
 
 
 def _prefetch(instruction: Instruction, symbols: Symbols) -> Execute:
-    """prefetch.tensormap: a hint, but of a map. It needs no acquire, as it changes no result."""
+    """prefetch.tensormap: a hint, of a map that need be neither acquired nor legal."""
     parts(instruction, r"prefetch(?:\.const|\.param)?\.tensormap")
     where = address(instruction.operands[0], symbols)
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         for place in np.unique(where(warp)[mask]):
-            warp.cta.grid.map_at(int(place))
+            warp.cta.grid.map_bytes_at(int(place))
         return None
 
     return execute

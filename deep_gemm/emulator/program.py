@@ -69,6 +69,7 @@ class Program:
         texts: the instruction's text, by program counter.
         places: the instruction's source line, if it is known, by program counter.
         symbols: what the kernel's names stand for.
+        static_smem_bytes: shared memory of a CTA before the dynamic one.
         acquires_maps: whether it may use tensor maps in global memory.
     """
 
@@ -79,6 +80,7 @@ class Program:
     texts: tuple[str, ...]
     places: tuple[Place | None, ...]
     symbols: Symbols
+    static_smem_bytes: int
     acquires_maps: bool
 
     def describe(self, pc: int) -> str:
@@ -87,12 +89,13 @@ class Program:
         return line if self.places[pc] is None else f"{self.places[pc]}, {line}"
 
 
-def compile_kernel(kernel: Kernel, symbols: Symbols) -> Program:
+def compile_kernel(kernel: Kernel, symbols: Symbols, static_smem_bytes: int) -> Program:
     """Resolves every instruction.
 
     Args:
         kernel: what was parsed.
         symbols: what its names stand for.
+        static_smem_bytes: shared memory of a CTA before the dynamic one.
 
     Raises:
         UnknownOpcodeError: an instruction is not known.
@@ -115,6 +118,7 @@ def compile_kernel(kernel: Kernel, symbols: Symbols) -> Program:
         tuple(" ".join(instruction.text.split()) for instruction in kernel.instructions),
         tuple(instruction.place for instruction in kernel.instructions),
         symbols,
+        static_smem_bytes,
         any(item.name.startswith(_ACQUIRE) for item in kernel.instructions),
     )
 

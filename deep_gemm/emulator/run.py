@@ -12,6 +12,7 @@ from deep_gemm.emulator.asynchrony import Timing
 from deep_gemm.emulator.cta import PARAMETER_BASE, SHARED_BASE
 from deep_gemm.emulator.global_memory import GlobalMemory
 from deep_gemm.emulator.grid import Launch
+from deep_gemm.emulator.ir import Address, Kernel, Module, Symbol
 from deep_gemm.emulator.operands import Symbols
 from deep_gemm.emulator.program import Program, compile_kernel
 from deep_gemm.emulator.ptx import parse
@@ -34,17 +35,36 @@ def load(ptx: str, entry: str) -> Program:
     addresses: dict[str, int] = {}
     for parameter in kernel.parameters:
         addresses[parameter.name] = PARAMETER_BASE + parameter.offset
-    variable_at, shared_at = VARIABLE_BASE, SHARED_BASE
-    shared = []
+    variable_at = VARIABLE_BASE
     for name, variable in module.variables.items():
-        if variable.space == "shared":
-            addresses[name] = shared_at
-            shared.append(name)
-            shared_at += variable.size
-        else:
+        if variable.space != "shared":
             addresses[name] = variable_at
             variable_at += -(-max(variable.size, 1) // 256) * 256
-    return compile_kernel(kernel, Symbols(addresses, frozenset(shared)))
+    shared, static_bytes = _place_shared(module, kernel)
+    symbols = Symbols({**addresses, **shared}, frozenset(shared))
+    return compile_kernel(kernel, symbols, static_bytes)
+
+
+def _place_shared(module: Module, kernel: Kernel) -> tuple[dict[str, int], int]:
+    """Addresses of the kernel's shared variables, and the bytes before the dynamic ones."""
+    named = {
+        item.name
+        for instruction in kernel.instructions
+        for operand in instruction.operands
+        for item in (operand.base if isinstance(operand, Address) else operand,)
+        if isinstance(item, Symbol)
+    }
+    variables = [v for v in module.variables.values() if v.space == "shared" and v.name in named]
+    addresses, end = {}, SHARED_BASE
+    for variable in variables:
+        if not variable.is_extern:
+            addresses[variable.name] = -(-end // variable.alignment) * variable.alignment
+            end = addresses[variable.name] + variable.size
+    dynamic = [variable for variable in variables if variable.is_extern]
+    alignment = max((variable.alignment for variable in dynamic), default=1)
+    start = -(-end // alignment) * alignment
+    # All dynamic ones are names of the same memory.
+    return {**addresses, **{v.name: start for v in dynamic}}, start - SHARED_BASE
 
 
 def run(

@@ -7,7 +7,7 @@ from ctypes import c_int64, c_uint32, c_void_p
 import torch
 
 from deep_gemm.call_cache import CallCache
-from deep_gemm.checks import MAX_DIMENSION, extent, refuse
+from deep_gemm.checks import MAX_DIMENSION, TMA_ALIGNMENT, extent, refuse
 from deep_gemm.jit.build import build
 from deep_gemm.jit.source import KernelSource
 from deep_gemm.kernels.arguments import KernelArguments
@@ -92,8 +92,8 @@ def k_major(argument: str, x: torch.Tensor) -> torch.Tensor:
     if stride_row != 1 and rows > 1:
         rule = "must be contiguous along one of its last two dimensions"
         refuse(argument, rule, f"strides {tuple(x.stride())}")
-    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    transpose(x.transpose(-1, -2), out)
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    transpose(x.mT, out)
     return out
 
 
@@ -117,16 +117,19 @@ def mn_major(sf: torch.Tensor) -> torch.Tensor:
         refuse("sf", "must have 2 or 3 dimensions", f"shape {tuple(sf.shape)}")
     if sf.dtype != torch.float32:
         refuse("sf", "must have dtype torch.float32", sf.dtype)
-    *batch, mn, k = sf.shape
-    aligned = align(mn, 4)
-    wanted = (*[k * aligned for _ in batch], 1, aligned)
-    if sf.data_ptr() % 16 == 0 and all(
-        size <= 1 or stride == want
-        for size, stride, want in zip(sf.shape, sf.stride(), wanted, strict=True)
-    ):
+    shape, stride = sf.shape, sf.stride()
+    mn, k = shape[-2:]
+    column = align(mn, 4)
+    is_mn_major = (
+        (stride[-2] == 1 or mn <= 1)
+        and (stride[-1] == column or k <= 1)
+        and (len(shape) == 2 or stride[0] == k * column or shape[0] <= 1)
+        and sf.data_ptr() % TMA_ALIGNMENT == 0
+    )
+    if is_mn_major:
         return sf
-    out = torch.empty_strided(sf.shape, wanted, dtype=sf.dtype, device=sf.device)
-    transpose(sf, out.transpose(-1, -2))
+    out = sf.new_empty_strided(shape, (k * column, 1, column)[-len(shape) :])
+    transpose(sf, out.mT)
     return out
 
 
@@ -151,7 +154,7 @@ def transpose(source: torch.Tensor, out: torch.Tensor) -> None:
     plan.launch(source.data_ptr(), out.data_ptr())
 
 
-def _strides(tensor: torch.Tensor) -> tuple[int, int, int]:
+def strides_of_batch(tensor: torch.Tensor) -> tuple[int, int, int]:
     """Strides as those of a batch; a dimension of size 1 has whichever keeps vectors possible."""
     if tensor.dim() == 2:
         tensor = tensor.unsqueeze(0)
@@ -171,10 +174,10 @@ def _plan(source: torch.Tensor, out: torch.Tensor) -> Plan:
             refuse("source", f"dimensions must be at most {MAX_DIMENSION}", tuple(source.shape))
     element_bytes = source.element_size()
     arguments = TransposeArguments.allocate()
-    batch_stride, row_stride, column_stride = _strides(source)
+    batch_stride, row_stride, column_stride = strides_of_batch(source)
     arguments.source_stride_batch = batch_stride
     arguments.source_stride_row, arguments.source_stride_column = row_stride, column_stride
-    arguments.out_stride_batch, arguments.out_stride_column, _ = _strides(out)
+    arguments.out_stride_batch, arguments.out_stride_column, _ = strides_of_batch(out)
     arguments.rows, arguments.columns = rows, columns
     num_tiles = ceil_div(rows, TILE_ROWS) * ceil_div(columns * element_bytes, TILE_ROW_BYTES)
     launch = KernelLaunch(

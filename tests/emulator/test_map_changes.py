@@ -191,6 +191,15 @@ def test_where_maps_may_lie() -> None:
         launch(f"{HEAD} add.u64 %rd3, %map, 32; prefetch.tensormap [%rd3]; ret;")
 
 
+def test_a_map_without_rows_may_be_prefetched() -> None:
+    """Of a group that has none: the map is illegal, but never used."""
+    empty = "@%p1 tensormap.replace.tile.global_dim.global.b1024.b32 [%rd9], 1, 0;"
+    body = f"{HEAD} {COPY_OUT} bar.sync 0; {empty} {RELEASE} {ACQUIRE} prefetch.tensormap [%rd9];"
+    launch(f"{body} ret;")
+    with pytest.raises(TmaArgumentError, match=r"^R14.*sizes.*\(8, 0\)"):
+        launch(f"{body} {LOAD} {WAIT} ret;")
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -18,6 +18,7 @@ from deep_gemm.kernels.transpose import (
     generate_transpose,
     k_major,
     mn_major,
+    strides_of_batch,
 )
 from tests.host.cuda_on_host import CUDA_ON_HOST, CUDA_ON_HOST_FLAGS
 
@@ -100,6 +101,14 @@ def test_the_kernel_s_name_says_what_it_does(element_bytes: int) -> None:
     source = generate_transpose(element_bytes, "90a")
     assert source.entry == source.name == f"transpose_{8 * element_bytes}bit"
     assert f" {source.entry}(" in source.text
+
+
+def test_a_dimension_of_one_never_costs_the_vectors() -> None:
+    """Its stride means nothing, and odd ones would look misaligned to the kernel."""
+    assert strides_of_batch(torch.empty(64, 32)) == (0, 32, 1)
+    assert strides_of_batch(torch.empty(64).as_strided((1, 2, 16), (5, 32, 1))) == (0, 32, 1)
+    assert strides_of_batch(torch.empty(64).as_strided((2, 1, 16), (32, 5, 1))) == (32, 0, 1)
+    assert strides_of_batch(torch.empty(64).as_strided((2, 2, 1), (32, 16, 5))) == (32, 16, 1)
 
 
 def test_what_k_major_refuses() -> None:
