@@ -18,7 +18,7 @@ SF_GROUP = 4
 WARPGROUP = 128
 BLOCK_SLOTS = 4
 BLOCK_SLOT_BYTES = 40
-GROUPED_BLOCK_REGISTERS = 10
+_GROUPED_BLOCK_REGISTERS = 10
 
 
 class Grouping(Enum):
@@ -156,7 +156,7 @@ class GemmConfig:
         else:
             num_k_blocks = 2 if self.num_accumulators == 2 else SF_GROUP
             registers += num_k_blocks * (2 * self.num_waves + self.num_sfb)
-        return registers + (0 if self.grouping is Grouping.DENSE else GROUPED_BLOCK_REGISTERS)
+        return registers + (0 if self.grouping is Grouping.DENSE else _GROUPED_BLOCK_REGISTERS)
 
     def cluster_grid(self, m: int, n: int) -> tuple[int, int]:
         """Rows and columns of clusters that cover an [m, n] matrix."""
