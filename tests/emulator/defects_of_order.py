@@ -39,9 +39,9 @@ DEFECTS_OF_ORDER = [
         "proxy fence after the barrier",
         STORE,
         """ptx::fence_proxy_async();
-        ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);""",
+            ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);""",
         """ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);
-        ptx::fence_proxy_async();""",
+            ptx::fence_proxy_async();""",
         "R1",
     ),
     Defect(
@@ -55,7 +55,7 @@ DEFECTS_OF_ORDER = [
         "no barrier before D is overwritten",
         STORE,
         """if (issues_stores) ptx::tma_store_wait_read();
-        ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);""",
+            ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);""",
         "if (issues_stores) ptx::tma_store_wait_read();",
         "R4",
     ),
