@@ -151,10 +151,14 @@ def poison(operand: Operand, rows: torch.Tensor, kind: str = "nan") -> Operand:
     rows = rows.to(data.device)
     raw, bits = data.view(torch.uint8), sf.view(torch.int32)
     if kind == "garbage":
-        noise = torch.randint_like(raw, 0, 256, generator=generator)
-        raw.copy_(torch.where(rows[..., None], noise, raw))
-        noise = torch.randint_like(bits, -(2**31), 2**31 - 1, generator=generator)
-        bits.copy_(torch.where(rows[..., None], noise, bits))
+        for tensor, low, high in ((raw, 0, 2**8), (bits, -(2**31), 2**31 - 1)):
+            noise = torch.randint(
+                *(low, high, tensor.shape),
+                dtype=tensor.dtype,
+                device=tensor.device,
+                generator=generator,
+            )
+            tensor.copy_(torch.where(rows[..., None], noise, tensor))
     else:
         raw[rows] = {"nan": 0x7F, "infinity": 0x7E}[kind]
         sf[rows] = {"nan": math.nan, "infinity": math.inf}[kind]

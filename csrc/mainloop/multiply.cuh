@@ -89,7 +89,7 @@ struct Multiplier {
         start_slice(partial.accum, 0);
         step_to_next_stage();
         is_full = pipeline.consumer_test(started);
-        partial.sf = sf_reader.read(is_last);
+        partial.sf = sf_reader.next(is_last);
     }
 
     // Waits for the oldest k block, with kInFlight newer ones left running, and adds it.
@@ -104,38 +104,53 @@ struct Multiplier {
     }
 
     // One partial sum: multiply, wait, promote. The tensor cores are kept busy by the other
-    // warpgroup. While they read shared memory everybody else waits for it long, so what a k block
-    // needs from there is asked for ahead: scale factors under the k block before (but for 1D1D,
-    // where they would take too many registers), whether its stage is full before the last
-    // promotion.
+    // warpgroup, if this one is not long about its own part: so the loop is unrolled by a group of
+    // scale factors, which are read together under the group's first WGMMA.
     DG_DEVICE void multiply_in_turn(float (&final_accum)[kNumWaves][kAccumSize],
                                     uint32_t num_k_blocks, uint32_t n_offset) {
-        constexpr bool kReadsAhead = !kConfig.is_1d1d();
         float accum[kAccumSize];
-        ScaleFactors<kConfig> sf, next;
-        if (kReadsAhead) next = sf_reader.read(num_k_blocks == 1);
-        for (; num_k_blocks > 0; --num_k_blocks) {
-            if (kReadsAhead) sf = next;
+        for (int left = num_k_blocks; left > 0; left -= kConfig.kSfGroup) {
+            multiply_group(final_accum, accum, left, n_offset);
+        }
+    }
+
+    // The k blocks of one group of scale factors, or the first num_k_blocks of it.
+    DG_DEVICE void multiply_group(float (&final_accum)[kNumWaves][kAccumSize],
+                                  float (&accum)[kAccumSize], int num_k_blocks, uint32_t n_offset) {
+        ScaleFactors<kConfig> sf[kConfig.kSfGroup];
+#pragma unroll
+        for (int k = 0; k < kConfig.kSfGroup; ++k) {
+            if (k == num_k_blocks) break;
             const uint32_t release_address = pipeline.release_address(started);
             wait_for_tiles();
 #pragma unroll
             for (int wave = 0; wave < kNumWaves; ++wave) {
                 start_slice(accum, wave);
-                if (wave == 0 && !kReadsAhead) sf = sf_reader.read(num_k_blocks == 1);
-                if (wave == 0 && kReadsAhead && num_k_blocks > 1) {
-                    next = sf_reader.read(num_k_blocks == 2);
-                }
-                const ScaleProducts<kConfig> products(sf, wave);
-                if (wave < kNumWaves - 1) {
-                    ptx::wgmma_wait_group<0>(accum);
-                } else {
-                    step_to_next_stage();
-                    ptx::wgmma_wait_group<0>(accum);
+                if (wave == 0) read_scale_factors(sf, k, k == num_k_blocks - 1);
+                const ScaleProducts<kConfig> products(sf[k], wave);
+                if (wave == kNumWaves - 1) step_to_next_stage();
+                ptx::wgmma_wait_group<0>(accum);
+                if (wave == kNumWaves - 1) {
                     pipeline.consumer_release(release_address);
                     is_full = pipeline.consumer_test(started);
                 }
                 products.promote(final_accum[wave], accum, n_offset);
             }
+        }
+    }
+
+    // Reads the scale factors of a whole group at its first k block; for 1D1D, where they would
+    // take too many registers, those of each k block when it comes.
+    DG_DEVICE void read_scale_factors(ScaleFactors<kConfig> (&sf)[kConfig.kSfGroup], int k,
+                                      bool is_last) {
+        if (k == 0) sf_reader.begin_group();
+        if (kConfig.is_1d1d()) {
+            sf[k] = sf_reader.read(k);
+            if (is_last) sf_reader.end_group();
+        } else if (k == 0) {
+#pragma unroll
+            for (int i = 0; i < kConfig.kSfGroup; ++i) sf[i] = sf_reader.read(i);
+            sf_reader.end_group();
         }
     }
 

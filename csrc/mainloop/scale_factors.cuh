@@ -50,23 +50,24 @@ struct ScaleFactors {
     ColumnScales<kConfig> b;
 };
 
-// Walks the ring, k block by k block, for one thread.
+// Walks the ring for one thread: group by group, or k block by k block.
 template <GemmConfig kConfig>
 struct ScaleFactorReader {
     const SharedStorage<kConfig>& smem;
     SfPipeline<kConfig> pipeline;
     SfaLayout<kConfig> layout;
     int row;             // the thread's first one in a group of SFA
-    int k_in_group = 0;  // of the next k block
+    int k_in_group = 0;  // of the next k block, for `next`
     typename SfPipeline<kConfig>::State state;
 
     DG_DEVICE ScaleFactorReader(SharedStorage<kConfig>& smem, SfaLoad sfa_load, int row)
         : smem(smem), pipeline{smem.sf_barriers}, layout(sfa_load), row(row) {}
 
-    // The next k block's. The last k block of a block ends its group, full or not.
-    DG_DEVICE ScaleFactors<kConfig> read(bool is_last) {
-        if (k_in_group == 0) pipeline.consumer_wait(state);
-        const float* sfa = smem.sfa[state.stage] + layout.offset(row, k_in_group);
+    DG_DEVICE void begin_group() const { pipeline.consumer_wait(state); }
+
+    // Those of the present group's k block `k`.
+    DG_DEVICE ScaleFactors<kConfig> read(int k) const {
+        const float* sfa = smem.sfa[state.stage] + layout.offset(row, k);
         ScaleFactors<kConfig> sf;
 #pragma unroll
         for (int wave = 0; wave < kConfig.num_waves(); ++wave) {
@@ -76,10 +77,21 @@ struct ScaleFactorReader {
                 sf.a[wave][half] = ptx::load_shared(sfa + layout.offset(further, 0));
             }
         }
-        sf.b.read(smem.sfb[state.stage], k_in_group);
+        sf.b.read(smem.sfb[state.stage], k);
+        return sf;
+    }
+
+    DG_DEVICE void end_group() {
+        pipeline.consumer_release(pipeline.release_address(state));
+        state.advance();
+    }
+
+    // The next k block's. The last k block of a block ends its group, full or not.
+    DG_DEVICE ScaleFactors<kConfig> next(bool is_last) {
+        if (k_in_group == 0) begin_group();
+        const ScaleFactors<kConfig> sf = read(k_in_group);
         if (++k_in_group == kConfig.kSfGroup || is_last) {
-            pipeline.consumer_release(pipeline.release_address(state));
-            state.advance();
+            end_group();
             k_in_group = 0;
         }
         return sf;

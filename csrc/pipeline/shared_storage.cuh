@@ -25,7 +25,7 @@ using BlockPipeline = Pipeline<kConfig.kBlockSlots, 1, kConfig.num_math_warpgrou
 
 struct BlockSlot {
     BlockCoordinates block;
-    uint32_t is_last;
+    uint32_t is_last = 0;
 };
 
 template <bool kIsGrouped>

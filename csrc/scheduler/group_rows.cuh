@@ -104,16 +104,14 @@ struct GroupRowsScheduler {
                               uint32_t tiles, uint32_t idx) const {
         const GridPosition at = block_order(idx, tiles, num_columns, args.band);
         const uint32_t row = at.row * kConfig.block_m;
-        const uint32_t batch = args.layout == GroupedLayout::kRowCounts ? group : 0;
         const uint32_t valid = rows.valid - min(rows.valid, row);
         block = {.m = rows.first + row,
                  .n = cta.block_column(at.column),
-                 .a_batch = batch,
                  .b_batch = group,
-                 .d_batch = batch,
                  .num_k_blocks = valid == 0 ? 0 : ceil_div<uint32_t>(args.k, kConfig.kBlockK),
                  .valid_rows = min<uint32_t>(valid, kConfig.block_m),
                  .stored_rows = min<uint32_t>(rows.stored - row, kConfig.block_m)};
+        if (args.layout == GroupedLayout::kRowCounts) block.a_batch = block.d_batch = group;
     }
 };
 

@@ -56,11 +56,11 @@ STORE_CLOCKS = 97.0
 ROUND_CLOCKS = 450.0
 """Clocks per further round of a block's epilogue, which waits for the stores of the one before."""
 
-STORE_FP32_CLOCKS = 290.0
-ROUND_FP32_CLOCKS = 586.0
+STORE_FP32_CLOCKS = 343.0
+ROUND_FP32_CLOCKS = 677.0
 """The same two where FP32 is added to D."""
 
-D_FP32_TRAFFIC = 2.317
+D_FP32_TRAFFIC = 2.457
 """Times that D passes the memory system where FP32 is added to it: it is read, too."""
 
 SECOND_TILE_TRAFFIC = 0.36

@@ -18,7 +18,7 @@ SF_GROUP = 4
 WARPGROUP = 128
 BLOCK_SLOTS = 4
 BLOCK_SLOT_BYTES = 40
-GROUPED_BLOCK_REGISTERS = 10
+_GROUPED_BLOCK_REGISTERS = 10
 
 
 class Grouping(Enum):
@@ -148,14 +148,15 @@ class GemmConfig:
 
     @property
     def held_registers(self) -> int:
-        """Registers per math thread for final and partial sums, two k blocks' scale factors (one
-        where they are many), and what a grouped block is stored by."""
+        """Registers per math thread for final and partial sums, the scale factors of two k blocks, or
+        of a whole group (for 1D1D, where they are many, of one), and a grouped block's place."""
         registers = (self.num_waves + self.num_accumulators) * self.block_n // 2
         if self.is_1d1d:
-            registers += self.num_accumulators * (2 * self.num_waves + self.block_n // 4)
+            registers += self.num_accumulators * (2 * self.num_waves + self.block_n // 4) + 4
         else:
-            registers += 2 * (2 * self.num_waves + self.num_sfb)
-        return registers + (0 if self.grouping is Grouping.DENSE else GROUPED_BLOCK_REGISTERS)
+            num_k_blocks = 2 if self.num_accumulators == 2 else SF_GROUP
+            registers += num_k_blocks * (2 * self.num_waves + self.num_sfb)
+        return registers + (0 if self.grouping is Grouping.DENSE else _GROUPED_BLOCK_REGISTERS)
 
     def cluster_grid(self, m: int, n: int) -> tuple[int, int]:
         """Rows and columns of clusters that cover an [m, n] matrix."""

@@ -30,7 +30,7 @@ from tests.grouped_operands import exact_operand, flat_operand, poison, row_ends
 
 pytestmark = pytest.mark.filterwarnings("ignore:CPU tensors")
 
-N, K = 40, 272
+N, K = 40, 144
 M_GROUPED = {"grouping": Grouping.M_GROUPED}
 K_GROUPED = {"grouping": Grouping.K_GROUPED, "gran_n": 1, "d_bytes": 4}
 

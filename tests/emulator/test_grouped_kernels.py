@@ -50,9 +50,10 @@ BF16, FP32 = torch.bfloat16, torch.float32
 N, K = 24, 144
 
 
-@pytest.fixture(params=[timing.value for timing in Timing])
+@pytest.fixture(params=[Timing.LATE.value, Timing.RANDOM.value])
 def timing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each order in which what happens at the same time may be seen to happen."""
+    """Orders in which what happens at the same time may be seen to happen; all other tests here
+    see it as early as may be."""
     monkeypatch.setenv("DG_EMULATOR_TIMING", request.param)
 
 
@@ -65,7 +66,7 @@ def contiguous(
 
 
 IDS = {
-    "aligned to 128": row_ids([(0, 3), (1, 128)], 128),
+    "aligned to 128": row_ids([(0, 3), (1, 20)], 128, m=150),
     "aligned to 16": row_ids([(0, 5), (1, 16), (2, 20)], 16),
     "aligned to 1": row_ids([(0, 5), (2, 1), (1, 20), (-1, 3), (0, 9)], 1),
     "DG#34: leading padding": row_ids([(-1, 32), (0, 5)], 16),
@@ -84,7 +85,7 @@ def test_row_ids(name: str) -> None:
 
 
 ENDS = {
-    "aligned to 128": row_ends([3, 128], 128),
+    "aligned to 128": of_ends([3, 148], 128, m=150),
     "aligned to 48": row_ends([5, 48, 50], 48),
     "aligned to 1": row_ends([5, 1, 20], 1, behind=7),
     "empty groups": row_ends([0, 5, 0, 0, 20, 0], 16, behind=16),
@@ -108,7 +109,7 @@ def test_row_ends(name: str) -> None:
     [IDS["aligned to 1"], IDS["aligned to 16"], ENDS["empty groups"]],
     ids=["ids 1", "ids 16", "ends 16"],
 )
-def test_contiguous_in_every_order(timing: None, layout: Layout) -> None:
+def test_contiguous_in_other_orders(timing: None, layout: Layout) -> None:
     a, b = contiguous(layout)
     check_contiguous(run_contiguous(a, b, layout), a, b, layout)
 
@@ -154,7 +155,7 @@ MASKED = [
     ([8, 1], 8, 8),
     ([0, 0], 16, 1),
     ([32, 5], 32, 1000),
-    ([130, 0, 7], 130, 1),
+    ([66, 0, 7], 66, 1),
 ]
 
 
@@ -171,7 +172,7 @@ def test_masked(masked_m: list[int], m_max: int, expected_m: int) -> None:
     check_masked(run_masked(a, b, masked_m, expected_m), a, b, masked_m)
 
 
-def test_masked_in_every_order(timing: None) -> None:
+def test_masked_in_other_orders(timing: None) -> None:
     masked_m = [3, 0, 70]
     a, b = masked(masked_m, 70)
     check_masked(run_masked(a, b, masked_m), a, b, masked_m)
@@ -190,7 +191,8 @@ def test_scale_factors_of_a_masked_product_in_any_layout(layout_name: str) -> No
 @pytest.mark.parametrize("dtype", [BF16, FP32])
 @pytest.mark.parametrize("gran_n", [1, 128])
 def test_every_output_and_recipe(gran_n: int, dtype: torch.dtype, c: str) -> None:
-    a, b = exact_operand((20, 144), 1, "cpu"), exact_operand((136, 144), gran_n, "cpu", 1)
+    n = 136 if gran_n == 128 else 40
+    a, b = exact_operand((20, 144), 1, "cpu"), exact_operand((n, 144), gran_n, "cpu", 1)
     d, values = run_dense(a, b, dtype, gran_n, c)
     check_dense(d, a, b, gran_n, values)
 
@@ -204,7 +206,7 @@ def test_1d1d_of_any_k(k: int) -> None:
 
 
 @pytest.mark.parametrize("c", ["none", "d"])
-def test_1d1d_in_every_order(timing: None, c: str) -> None:
+def test_1d1d_in_other_orders(timing: None, c: str) -> None:
     a, b = exact_operand((70, 400), 1, "cpu"), exact_operand((72, 400), 1, "cpu", 1)
     d, values = run_dense(a, b, FP32, 1, c)
     check_dense(d, a, b, 1, values)
@@ -243,7 +245,7 @@ def test_k_grouped(ks: list[int], c: str) -> None:
     check_k_grouped(d, a, b, ks, values)
 
 
-def test_k_grouped_in_every_order(timing: None) -> None:
+def test_k_grouped_in_other_orders(timing: None) -> None:
     ks = [256, 0, 128]
     a, b = flat_operand(70, ks, "cpu"), flat_operand(72, ks, "cpu", 2)
     d, values = run_k_grouped(a, b, ks, c="d")

@@ -7,6 +7,7 @@ import torch
 
 from deep_gemm import fp8_gemm_nn, fp8_gemm_nt, fp8_gemm_tn, fp8_gemm_tt
 from deep_gemm.testing import assert_bitwise_equal, fp8_gemm_nt_reference
+from deep_gemm.testing.profiler import record_calls
 from tests.grouped_calls import check_dense, check_values, run_dense
 from tests.grouped_operands import (
     Operand,
@@ -22,6 +23,17 @@ BF16, FP32 = torch.bfloat16, torch.float32
 def operands(m: int, n: int, k: int, gran_n: int, exact: bool = True) -> tuple[Operand, Operand]:
     make = exact_operand if exact else random_operand
     return make((m, k), 1, "cuda"), make((n, k), gran_n, "cuda", 1)
+
+
+def num_kernels(a: Operand, b: Operand, d: torch.Tensor) -> int:
+    """Kernels that a 1D1D call launches."""
+
+    def call() -> None:
+        fp8_gemm_nt(a, b, d, recipe=(1, 1, 128))
+
+    call()
+    (events,) = record_calls([call], flush_l2=False)
+    return len(events)
 
 
 def run_exact(
@@ -75,6 +87,12 @@ def test_weight_gradients_accumulate(m: int, n: int, k: int) -> None:
     run_exact(m, n, k, c="other")
 
 
+def test_one_block_along_n_and_an_odd_number_along_m() -> None:
+    """Commit aff9da0 (DG#147): a launch failed where a CTA's peer had no block."""
+    for c in ("none", "d"):
+        run_exact(576, 16, 7168, c=c)
+
+
 @pytest.mark.parametrize("gran_n", [1, 128])
 def test_many_blocks_per_cta(gran_n: int) -> None:
     """Commit 3fc6728: barriers that did not fit shared memory at the most stages."""
@@ -90,9 +108,20 @@ def test_scale_factors_in_any_layout(m: int, layout_name: str) -> None:
     check_dense(d, a, b, 1)
 
 
+def test_aligned_scale_factors_take_no_kernel_of_their_own() -> None:
+    """Commit 3f92607 (DG#47): they were copied again at every call."""
+    a, b = operands(130, 272, 400, 1)
+    d = torch.empty(130, 272, device="cuda")
+    aligned = "MN-major aligned"
+    of_a, of_b = sf_layouts(a[1]), sf_layouts(b[1])
+    assert num_kernels((a[0], of_a[aligned]), (b[0], of_b[aligned]), d) == 1
+    assert num_kernels((a[0], of_a[aligned]), (b[0], of_b["row-major"]), d) == 2
+
+
 @pytest.mark.parametrize("dtype", [BF16, FP32])
 @pytest.mark.parametrize("gran_n", [1, 128])
 def test_model_shapes_are_close_and_repeat_bit_for_bit(gran_n: int, dtype: torch.dtype) -> None:
+    """humming#53: at M = 4096 up to a fifth was wrong where multicast came before its receiver."""
     a, b = operands(4096, 2112, 7168, gran_n, exact=False)
     first, _ = run_dense(a, b, dtype, gran_n)
     check_values(first, lambda gemm: gemm(a, b, gran_n=gran_n), exact=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -34,16 +35,16 @@ from tests.grouped_calls import (
 from tests.grouped_operands import exact_operand, flat_operand, poison, row_ends, row_ids
 
 N, K = 776, 400
-SAMPLE = 24
-"""Configurations of each kind that are compiled: all would take minutes."""
-
 M_GROUPED = GemmProblem(333, N, K, grouping=Grouping.M_GROUPED, num_groups=4)
 
 
 def sample(problem: GemmProblem) -> list[GemmConfig]:
-    """Configurations for a problem, compiled on all cores."""
-    configs = list(candidates(problem))
-    configs = random.Random(0).sample(configs, min(SAMPLE, len(configs)))
+    """Two configurations for every block_n, compiled on all cores: all would take minutes."""
+    pick = random.Random(0)
+    by_block_n = defaultdict(list)
+    for config in candidates(problem):
+        by_block_n[config.block_n].append(config)
+    configs = [c for same in by_block_n.values() for c in pick.sample(same, min(2, len(same)))]
     assert any(config.cluster_size > 1 for config in configs)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda config: build(generate(config, "90a")), configs))

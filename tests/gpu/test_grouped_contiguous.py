@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from deep_gemm import m_grouped_fp8_gemm_nn_contiguous, m_grouped_fp8_gemm_nt_contiguous
+from deep_gemm import (
+    m_grouped_fp8_gemm_nn_contiguous,
+    m_grouped_fp8_gemm_nt_contiguous,
+    set_num_sms,
+)
 from deep_gemm.testing import assert_bitwise_equal
 from tests.grouped_calls import check_contiguous, mk_alignment, run_contiguous
 from tests.grouped_operands import (
@@ -109,7 +113,7 @@ def test_any_number_of_groups(num_groups: int) -> None:
 @pytest.mark.parametrize("k", [16, 64, 112, 128, 192, 384, 1152])
 @pytest.mark.parametrize("n", [8, 24, 136, 1000])
 def test_odd_shapes(n: int, k: int) -> None:
-    """Commits 6c5da03 (DG#25), 04278f6 (DG#95), d374456: 9 k blocks, partial ones, few of them."""
+    """Commits 04278f6 (DG#95) and d374456: partial k blocks, few of them; b0d6481: past N."""
     run_exact(row_ids([(0, 100), (1, 300), (2, 5)], 128), n, k)
     run_exact(row_ends([100, 0, 300, 5], 1, behind=16), n, k)
 
@@ -193,6 +197,21 @@ def test_one_row_of_one_group() -> None:
     """DG#178: groups, rows, N and K of 1, 1, 24576, 1536."""
     run_exact(row_ids([(0, 1)], 1), 24576, 1536)
     run_exact(row_ids([(0, 1)], 128, m=1), 24576, 1536)
+
+
+def test_nine_k_blocks() -> None:
+    """Commit 6c5da03 (DG#25) at its size: N 7168, K 1152."""
+    run_exact(row_ids([(0, 100), (1, 128)], 128), 7168, 1152)
+
+
+@pytest.mark.parametrize("num_sms", [1, 7, 131])
+def test_any_number_of_sms(num_sms: int) -> None:
+    set_num_sms(num_sms)
+    try:
+        run_exact(row_ids(list(enumerate(SIZES)), 1), 520)
+        run_exact(row_ends(SIZES, 16, behind=40), 520)
+    finally:
+        set_num_sms(0)
 
 
 def test_no_rows() -> None:

@@ -1,4 +1,4 @@
-"""Grouped products whose operands or outputs have more than 2**31 elements; up to 15 GB each."""
+"""Grouped products whose operands or outputs have more than 2**31 elements: up to 8 GB each."""
 
 from __future__ import annotations
 

@@ -16,7 +16,11 @@ void __syncthreads();
 struct uint4 { unsigned x, y, z, w; };
 unsigned __byte_perm(unsigned, unsigned, unsigned);
 void __syncwarp();
-int __shfl_sync(unsigned, int, int);
+unsigned __shfl_sync(unsigned, unsigned, int);
+unsigned __shfl_up_sync(unsigned, unsigned, unsigned);
+unsigned __ballot_sync(unsigned, int);
+unsigned __reduce_add_sync(unsigned, unsigned);
+int __ffs(int);
 unsigned __cvta_generic_to_shared(const void*);
 unsigned long __cvta_generic_to_global(const void*);
 """

@@ -51,8 +51,8 @@ def test_a_list_is_a_pair() -> None:
 
 
 MATRICES = [
-    (torch.empty(4), CPU, "2 dimensions", r"shape \(4,\)"),
-    (torch.empty(1, 2, 3), CPU, "2 dimensions", r"shape \(1, 2, 3\)"),
+    (torch.empty(4), CPU, r"2 dimension\(s\)", r"shape \(4,\)"),
+    (torch.empty(1, 2, 3), CPU, r"2 dimension\(s\)", r"shape \(1, 2, 3\)"),
     (torch.empty(2, 2).double(), CPU, "dtype torch.float32", "torch.float64"),
     (torch.empty(2, 2, device="meta"), torch.device("meta"), "CUDA device, or on the CPU", "meta"),
     (torch.empty(2, 2), CUDA, r"on cuda:0, the device of a\[0\]", "cpu"),
@@ -118,7 +118,7 @@ SCALE_FACTORS = [
     (torch.int32, (M, 4), r"FP32 on SM90 \(packed UE8M0", "int32"),
     (torch.uint8, (M, 4), r"FP32 on SM90 \(packed UE8M0", "uint8"),
     (torch.bfloat16, (M, 4), "dtype torch.float32", "bfloat16"),
-    (torch.float32, (M, 4, 1), "2 dimensions", r"\(64, 4, 1\)"),
+    (torch.float32, (M, 4, 1), r"2 dimension\(s\)", r"\(64, 4, 1\)"),
     (torch.float32, (4, M), r"\[ceil\(64 / 1\), ceil\(500 / 128\)\] = \(64, 4\)", r"\(4, 64\)"),
     (torch.float32, (M, 3), r"= \(64, 4\)", r"\(64, 3\)"),
     (torch.float32, (1, 4), r"= \(64, 4\)", r"\(1, 4\)"),

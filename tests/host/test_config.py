@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deep_gemm.config.cost_model import estimate, unique_bytes
-from deep_gemm.config.gemm_config import GemmConfig
+from deep_gemm.config.cost_model import estimate
+from deep_gemm.config.gemm_config import GemmConfig, Grouping
 from deep_gemm.config.legality import (
     MAX_HELD_REGISTERS,
     MAX_STAGES,
@@ -42,11 +42,17 @@ BROKEN = [
     (GemmConfig(64, 120, 4, 1), "block_n_is_an_instruction_shape", "16 in 16..256, got 120"),
     (GemmConfig(64, 64, 4, 1, 2, 2), "cluster_splits_tiles", "more than 2 CTAs .* got 4"),
     (GemmConfig(64, 64, 4, 1, 1, 3), "cluster_splits_tiles", "more than 2 CTAs .* got 3"),
-    (GemmConfig(64, 224, 2, 1), "sums_fit_registers", "need 234 registers.* 224"),
-    (GemmConfig(128, 256, 2, 2), "sums_fit_registers", "need 264 registers.* 224"),
-    (GemmConfig(256, 144, 2, 2), "sums_fit_registers", "need 228 registers.* 224"),
+    (GemmConfig(64, 224, 2, 1), "sums_fit_registers", "need 244 registers.* 224"),
+    (GemmConfig(128, 256, 2, 2), "sums_fit_registers", "need 272 registers.* 224"),
+    (GemmConfig(256, 144, 2, 2), "sums_fit_registers", "need 240 registers.* 224"),
     (GemmConfig(64, 96, 4, 1, 1, 1, 2), "rounds_split_slabs", "divide 3 slabs, got 2"),
     (GemmConfig(256, 128, 3, 2, 1, 1, 0), "rounds_split_slabs", "divide 4 slabs, got 0"),
+    (GemmConfig(64, 64, 4, 1, gran_n=64), "elements_are_supported", "1 or 128, got 64"),
+    (GemmConfig(64, 64, 4, 1, d_bytes=1), "elements_are_supported", "2 or 4, got 1"),
+    (
+        GemmConfig(128, 64, 4, 2, 2, grouping=Grouping.M_GROUPED),
+        *("clusters_stay_in_one_group", "must be 1 .* got 2"),
+    ),
     (GemmConfig(64, 64, 1, 1), "shared_memory_fits", r"2\.\.32, got 1"),
     (GemmConfig(16, 16, 33, 1), "shared_memory_fits", r"2\.\.32, got 33"),
     (GemmConfig(128, 128, 8, 2), "shared_memory_fits", r"needs \d{6} bytes.* 232448"),
@@ -74,7 +80,12 @@ def test_a_tile_must_split_into_whole_swizzle_patterns() -> None:
 
 
 def test_all_broken_rules_are_listed() -> None:
-    configs = [GemmConfig(48, 1000, 99, 1, 4, 4), GemmConfig(256, 256, 99, 2, 1, 1, 3)]
+    m_grouped = Grouping.M_GROUPED
+    configs = [
+        GemmConfig(48, 1000, 99, 1, 4, 4, gran_n=7),
+        GemmConfig(64, 64, 99, 1, 4, 4, grouping=m_grouped),
+        GemmConfig(256, 256, 99, 2, 1, 1, 3),
+    ]
     for config, rules in zip(configs, RULES, strict=False):
         reasons = broken_rules(config)
         assert [reason.partition(":")[0] for reason in reasons] == [r.__name__ for r in rules]
@@ -90,14 +101,14 @@ def test_sizes_of_zero_are_illegal_and_no_crash(config: GemmConfig) -> None:
 def test_the_limits_themselves_are_legal() -> None:
     for widest in (GemmConfig(64, 144, 2, 1), GemmConfig(128, 144, 2, 2)):
         assert widest.held_registers == MAX_HELD_REGISTERS and not broken_rules(widest)
-    assert not broken_rules(GemmConfig(16, 16, max_stages(16, 16, 1), 1, 1, 2))
+    assert not broken_rules(GemmConfig(16, 16, max_stages(GemmConfig(16, 16, 2, 1)), 1, 1, 2))
     assert not broken_rules(GemmConfig(256, 16, 2, 2, 2, 1))
 
 
 @pytest.mark.parametrize(("block_m", "warpgroups"), [(16, 1), (32, 1), (64, 1), (128, 2), (256, 2)])
 def test_max_stages_is_maximal(block_m: int, warpgroups: int) -> None:
     for block_n in BLOCK_N:
-        stages = max_stages(block_m, block_n, warpgroups)
+        stages = max_stages(GemmConfig(block_m, block_n, 2, warpgroups))
         assert 1 <= stages <= MAX_STAGES
         smem = [
             GemmConfig(block_m, block_n, s, warpgroups).smem_bytes for s in (stages, stages + 1)
@@ -184,7 +195,7 @@ def test_more_work_takes_longer(n: int, k: int) -> None:
 @given(m=st.integers(1, 10_000), n=st.integers(1, 10_000), k=st.integers(1, 20_000))
 def test_an_estimate_adds_up(m: int, n: int, k: int) -> None:
     problem = GemmProblem(m, n, k)
-    assert unique_bytes(problem) >= m * k + n * k + 2 * m * n
+    assert problem.unique_bytes >= m * k + n * k + 2 * m * n
     for config in list(candidates(problem))[::10]:
         cost = estimate(problem, config)
         rows, columns = config.cluster_grid(m, n)

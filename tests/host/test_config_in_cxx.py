@@ -9,28 +9,54 @@ from itertools import product
 import pytest
 
 from deep_gemm.config import gemm_config
-from deep_gemm.config.gemm_config import GemmConfig
+from deep_gemm.config.gemm_config import BLOCK_SLOT_BYTES, GemmConfig, Grouping
 from deep_gemm.config.legality import MAX_STAGES, broken_rules
 from deep_gemm.config.sm90 import BLOCK_N
-from deep_gemm.kernels.arguments import GemmArguments
+from deep_gemm.kernels.arguments import GemmArguments, KernelArguments, KGroupMapsArguments
 from tests.host.cuda_on_host import CUDA_ON_HOST, CUDA_ON_HOST_FLAGS
 
 SHAPES = [(block_m, 1 if block_m <= 64 else 2) for block_m in (16, 32, 64, 128, 256)]
+KINDS = [
+    (Grouping.DENSE, 128, 2),
+    (Grouping.M_GROUPED, 128, 2),
+    (Grouping.M_GROUPED, 128, 4),
+    (Grouping.K_GROUPED, 1, 4),
+    (Grouping.DENSE, 1, 2),
+]
 CONFIGS = [
     config
-    for (block_m, num_math_warpgroups), block_n in product(SHAPES, BLOCK_N)
-    for num_stages in range(2, MAX_STAGES + 1)
+    for (block_m, num_math_warpgroups), block_n, kind in product(SHAPES, BLOCK_N, KINDS)
+    for num_stages in (range(2, MAX_STAGES + 1) if kind == KINDS[0] else (2, 3, 5))
     for rounds in (1, 2, 4)
     if not broken_rules(
-        config := GemmConfig(block_m, block_n, num_stages, num_math_warpgroups, 1, 1, rounds)
+        config := GemmConfig(block_m, block_n, num_stages, num_math_warpgroups, 1, 1, rounds, *kind)
     )
 ]
 DERIVED = [
     *("mma_rows", "num_waves", "num_accumulators", "cluster_size", "num_threads"),
-    *("sf_segment", "num_sfb", "d_swizzle_bytes", "slabs_per_round"),
+    *("sf_segment", "num_sfb", "d_swizzle_bytes", "slabs_per_round", "is_1d1d"),
 ]
-CONSTANTS = {name: value for name, value in vars(gemm_config).items() if name.isupper()}
-FIELDS = [name for name, *_ in GemmArguments._fields_]
+CONSTANTS = {
+    name: value
+    for name, value in vars(gemm_config).items()
+    if name.isupper() and not name.startswith("_") and name != "BLOCK_SLOT_BYTES"
+}
+STRUCTS: dict[str, type[KernelArguments]] = {
+    "GemmArguments": GemmArguments,
+    "KGroupMapsArguments": KGroupMapsArguments,
+}
+CXX_NAMES = {
+    **{"pattern_a": "patterns[0]", "pattern_b": "patterns[1]", "a": "operands[0]"},
+    **{"b": "operands[1]", "m": "rows[0]", "n": "rows[1]"},
+}
+"""Fields of KGroupMapsArguments that are elements of an array in C++."""
+
+
+def offsets_of(name: str, struct: type[KernelArguments]) -> str:
+    """C++ expressions for where the fields of a struct are."""
+    renamed = CXX_NAMES if struct is KGroupMapsArguments else {}
+    fields = (renamed.get(field, field) for field, *_ in struct._fields_)
+    return ", ".join(f"offsetof({name}, {field})" for field in fields)
 
 
 def cxx_constant(name: str) -> str:
@@ -43,6 +69,7 @@ HARNESS = f"""
 #include <cstddef>
 
 #include "kernels/arguments.cuh"
+#include "kernels/k_group_maps.cuh"
 #include "pipeline/shared_storage.cuh"
 
 using namespace deep_gemm;
@@ -54,8 +81,9 @@ constexpr int derived[] = {{
 extern "C" {{
 const int* tables[] = {{{", ".join(f"derived<GemmConfig{c.initialiser()}>" for c in CONFIGS)}}};
 int constants[] = {{{", ".join(map(cxx_constant, CONSTANTS))}}};
-int offsets[] = {{{", ".join(f"offsetof(GemmArguments, {name})" for name in FIELDS)}}};
-int arguments_size = sizeof(GemmArguments);
+int GemmArguments_offsets[] = {{{offsets_of("GemmArguments", GemmArguments)}}};
+int KGroupMapsArguments_offsets[] = {{{offsets_of("KGroupMapsArguments", KGroupMapsArguments)}}};
+int sizes[] = {{sizeof(GemmArguments), sizeof(KGroupMapsArguments), sizeof(BlockSlot)}};
 }}
 """
 
@@ -90,6 +118,8 @@ def test_every_constant_is_equal(library: ctypes.CDLL) -> None:
 
 
 def test_every_argument_is_at_its_place(library: ctypes.CDLL) -> None:
-    expected = {name: getattr(GemmArguments, name).offset for name in FIELDS}
-    assert dict(zip(FIELDS, integers(library, "offsets", len(FIELDS)), strict=True)) == expected
-    assert integers(library, "arguments_size", 1) == [GemmArguments.cxx_size()]
+    for name, struct in STRUCTS.items():
+        expected = [getattr(struct, field).offset for field, *_ in struct._fields_]
+        assert integers(library, f"{name}_offsets", len(expected)) == expected
+    sizes = [*(struct.cxx_size() for struct in STRUCTS.values()), BLOCK_SLOT_BYTES]
+    assert integers(library, "sizes", len(sizes)) == sizes

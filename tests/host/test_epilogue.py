@@ -1,6 +1,7 @@
 """The epilogue, run on the host: csrc/epilogue/store_block.cuh over a csrc/ptx that keeps a log.
 
-The log is played back as the hardware documents stmatrix and TMA: D must come out whole.
+The log is played back as the hardware documents stmatrix, shared memory and TMA: D must come out
+whole.
 """
 
 from __future__ import annotations
@@ -13,24 +14,36 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deep_gemm.config.gemm_config import MMA_M, GemmConfig
+from deep_gemm.config.gemm_config import MMA_M, GemmConfig, Grouping
 from deep_gemm.config.legality import broken_rules
 from deep_gemm.config.sm90 import BLOCK_N
 from tests.host.layouts import accumulator_fragment, tma_swizzle
 
 FLAGS = (f"-I{Path(__file__).parent / 'fake_ptx'}", "-Wno-unknown-pragmas")
 SHAPES = [(block_m, 1 if block_m <= 64 else 2) for block_m in (16, 32, 64, 128, 256)]
-CONFIGS = [
-    config
-    for block_m, num_math_warpgroups in SHAPES
-    for block_n in BLOCK_N
-    for rounds in (1, 2, 3, 4)
-    if not broken_rules(
-        config := GemmConfig(block_m, block_n, 2, num_math_warpgroups, num_store_rounds=rounds)
-    )
+
+
+def legal_configs(**fields: object) -> list[GemmConfig]:
+    configs = [
+        GemmConfig(block_m, block_n, 2, warpgroups, num_store_rounds=rounds, **fields)
+        for block_m, warpgroups in SHAPES
+        for block_n in BLOCK_N
+        for rounds in (1, 2, 3, 4)
+    ]
+    return [config for config in configs if not broken_rules(config)]
+
+
+BF16 = legal_configs()
+FP32 = legal_configs(d_bytes=4)[::3]
+M_GROUPED = [
+    *legal_configs(grouping=Grouping.M_GROUPED)[::4],
+    *legal_configs(grouping=Grouping.M_GROUPED, d_bytes=4)[::8],
 ]
+CONFIGS = BF16 + FP32 + M_GROUPED
 
 each_config = pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
+each_bf16_config = pytest.mark.parametrize("config", BF16, ids=lambda config: config.name)
+each_m_grouped_config = pytest.mark.parametrize("config", M_GROUPED, ids=lambda c: c.name)
 
 HARNESS = """
 #define DG_DEVICE inline
@@ -40,39 +53,46 @@ HARNESS = """
 
 using namespace deep_gemm;
 
-// Runs store_block in every math thread, one after the other. Writes the log, with addresses as
-// offsets into the staging memory, and returns its length.
+// Stores a block in every math thread, one after the other. Writes the log, with addresses as
+// offsets into the staging memory and into D, and returns its length.
 //   accum   [thread][wave][register]
+//   valid, stored   the block's rows
 template <GemmConfig kConfig>
 int64_t store(const float* accum, uint32_t m, uint32_t n, uint32_t rows, uint32_t columns,
-              Event* log) {
-    using Accum = const float[kConfig.num_waves()][kConfig.block_n / 2];
+              uint32_t valid, uint32_t stored, uint32_t accumulates, Event* log) {
+    using Accum = float[kConfig.num_waves()][kConfig.block_n / 2];
     alignas(1024) static uint8_t d[kConfig.num_math_warpgroups][kConfig.slabs_per_round()]
                                   [kConfig.kMmaM * kConfig.d_swizzle_bytes()];
-    const TensorMap map{};
+    GemmArguments args{};
+    args.m = rows;
+    args.n = columns;
+    args.accumulates = accumulates;
+    args.d_stride_m = columns * kConfig.d_bytes;
+    BlockCoordinates block{.m = m, .n = n, .valid_rows = valid, .stored_rows = stored};
     events.clear();
     for (int thread = 0; thread < 128 * kConfig.num_math_warpgroups; ++thread) {
         threadIdx.x = thread;
-        store_block<kConfig>(d[thread / 128], &map, BlockCoordinates{m, n}, rows, columns,
-                             reinterpret_cast<const Accum*>(accum)[thread], thread / 128);
+        Accum mine;
+        std::memcpy(mine, reinterpret_cast<const Accum*>(accum)[thread], sizeof(mine));
+        const int first_row = thread / 128 * kConfig.num_waves() * kConfig.kMmaM;
+        if (valid < stored) clear_padding<kConfig>(mine, static_cast<int>(valid) - first_row);
+        BlockStore<kConfig>{d[thread / 128], args, thread / 128}.store(block, mine);
     }
     for (Event& event : events) {
-        if (event.kind == 'S' || event.kind == 'T') {
-            event.values[0] -= reinterpret_cast<int64_t>(d);
-        }
+        if (std::strchr("STRVG", event.kind)) event.values[0] -= reinterpret_cast<int64_t>(d);
     }
     std::memcpy(log, events.data(), events.size() * sizeof(Event));
     return events.size();
 }
 
 extern "C" {
-decltype(&store<GemmConfig{64, 16, 2, 1, 1, 1, 1}>) stores[] = {STORES};
+decltype(&store<FIRST>) stores[] = {STORES};
 }
 """
-STORE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, *[ctypes.c_uint32] * 4, ctypes.c_void_p)
+STORE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, *[ctypes.c_uint32] * 7, ctypes.c_void_p)
 
 Log = np.ndarray
-Store = Callable[[GemmConfig, tuple[int, int], tuple[int, int]], Log]
+Store = Callable[..., Log]
 
 
 def elements(config: GemmConfig) -> np.ndarray:
@@ -86,15 +106,28 @@ def elements(config: GemmConfig) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def store(host_compiler: Callable[..., ctypes.CDLL]) -> Store:
-    """`store(config, origin, shape)`: the log of storing the block at `origin` of such a D."""
+    """`store(config, origin, shape)`: the log of storing the block at `origin` of such a D.
+
+    Further arguments are the numbers of valid and of stored rows, all of them unless given, and
+    whether the block is added to D.
+    """
     stores = [f"store<GemmConfig{config.initialiser()}>" for config in CONFIGS]
-    library = host_compiler(HARNESS.replace("STORES", ",\n".join(stores)), *FLAGS)
+    text = HARNESS.replace("FIRST", f"GemmConfig{CONFIGS[0].initialiser()}")
+    library = host_compiler(text.replace("STORES", ",\n".join(stores)), *FLAGS)
     functions = dict(zip(CONFIGS, (STORE * len(CONFIGS)).in_dll(library, "stores"), strict=True))
 
-    def store(config: GemmConfig, origin: tuple[int, int], shape: tuple[int, int]) -> Log:
+    def store(
+        config: GemmConfig,
+        origin: tuple[int, int],
+        shape: tuple[int, int],
+        rows: tuple[int, int] | None = None,
+        accumulates: bool = False,
+    ) -> Log:
         accum = elements(config).astype(np.float32)
-        log = np.empty((100_000, 7), np.int64)
-        count = functions[config](accum.ctypes.data, *origin, *shape, log.ctypes.data)
+        log = np.empty((200_000, 7), np.int64)
+        rows = rows or (config.block_m, config.block_m)
+        place = (*origin, *shape, *rows, accumulates)
+        count = functions[config](accum.ctypes.data, *place, log.ctypes.data)
         return log[:count]
 
     return store
@@ -105,16 +138,14 @@ def of_kind(log: Log, kind: str) -> np.ndarray:
 
 
 def rounds_of(config: GemmConfig, log: Log) -> list[Log]:
-    """The log, round by round: a round of a thread ends with its second barrier, or its commit."""
+    """The log, round by round: a round begins with the thread's wait, or first of two barriers."""
     parts: list[list[Log]] = [[] for _ in range(config.num_store_rounds)]
     for thread in range(128 * config.num_math_warpgroups):
         events = log[log[:, 0] == thread]
-        last = "C" if thread % 128 == 0 else "B"
-        ends = np.flatnonzero(events[:, 1] == ord(last))[
-            0 if last == "C" else 1 :: 1 + (last == "B")
-        ]
-        assert len(ends) == config.num_store_rounds and ends[-1] == len(events) - 1
-        for part, piece in zip(parts, np.split(events, ends[:-1] + 1), strict=True):
+        waits, barriers = (np.flatnonzero(events[:, 1] == ord(kind)) for kind in "WB")
+        begins = waits if thread % 128 == 0 else barriers[::2]
+        assert len(begins) == config.num_store_rounds and begins[0] == 0
+        for part, piece in zip(parts, np.split(events, begins[1:]), strict=True):
             part.append(piece)
     return [np.concatenate(part) for part in parts]
 
@@ -131,32 +162,40 @@ def stmatrix(config: GemmConfig, log: Log) -> tuple[np.ndarray, np.ndarray]:
 
 
 def staging(config: GemmConfig, log: Log) -> np.ndarray:
-    """Staging memory after a round's stmatrix, as 16-bit elements; each must be written once."""
-    addresses, values = stmatrix(config, log)
-    places = addresses[..., None] // 2 + np.arange(8)
+    """Staging memory after a round's writes, by elements; each must be written once."""
+    if config.d_bytes == 4:
+        writes = of_kind(log, "V")
+        places, values = writes[:, 2, None] // 4 + np.arange(2), writes[:, 3:5]
+    else:
+        addresses, values = stmatrix(config, log)
+        places = addresses[..., None] // 2 + np.arange(8)
     memory = np.full(config.mma_rows * config.block_n // config.num_store_rounds, -1)
     memory[places] = values
     assert (np.bincount(places.ravel()) == 1).all() and (memory >= 0).all()
     return memory
 
 
-def play_back(config: GemmConfig, log: Log, shape: tuple[int, int]) -> np.ndarray:
-    """D after all TMA stores, with -1 where nothing was stored; no element is stored twice."""
-    width = config.d_swizzle_bytes
-    y, x = np.ogrid[: min(config.block_m, MMA_M), : width // 2]
+def play_back(config: GemmConfig, log: Log, shape: tuple[int, int], kind: str = "T") -> np.ndarray:
+    """D after all TMA stores and copies, with -1 where nothing was stored; no element twice."""
+    width, size = config.d_swizzle_bytes, config.d_bytes
+    y, x = np.ogrid[: min(config.block_m, MMA_M), : width // size]
     d = np.full(shape, -1)
     for part in rounds_of(config, log):
         memory = staging(config, part)
-        for source, column, row in of_kind(part, "T")[:, 2:5]:
+        for source, column, row, batch in of_kind(part, kind)[:, 2:6]:
             assert source % (8 * width) == 0, "a box starts where the swizzle pattern does"
-            box = memory[tma_swizzle(source + y * width + x * 2, width) // 2]
-            target = d[row : row + len(box), column : column + width // 2]
-            assert target.size and (target == -1).all()
+            box = memory[tma_swizzle(source + y * width + x * size, width) // size]
+            target = d[row : row + len(box), column : column + width // size]
+            assert target.size and (target == -1).all() and batch == 0
             target[:] = box[: target.shape[0], : target.shape[1]]
+        for source, destination in of_kind(part, "G")[:, 2:4]:
+            target = d.reshape(-1)[destination // size : (destination + 16) // size]
+            assert source % 16 == destination % 16 == 0 and (target == -1).all()
+            target[:] = memory[source // size : (source + 16) // size]
     return d
 
 
-@each_config
+@each_bf16_config
 def test_stmatrix_has_no_bank_conflicts(store: Store, config: GemmConfig) -> None:
     addresses, _ = stmatrix(config, store(config, (0, 0), (config.block_m, config.block_n)))
     assert (addresses % 16 == 0).all()
@@ -185,13 +224,38 @@ def test_a_block_outside_d_stores_nothing(store: Store, config: GemmConfig) -> N
         assert not len(of_kind(store(config, origin, (height, width)), "T"))
 
 
+@pytest.mark.parametrize("config", [*BF16[::9], *FP32[::9]], ids=lambda config: config.name)
+def test_an_accumulating_block_is_added(store: Store, config: GemmConfig) -> None:
+    shape = (config.block_m, config.block_n)
+    log = store(config, (0, 0), shape, accumulates=True)
+    assert not len(of_kind(log, "T"))
+    assert (play_back(config, log, shape, kind="R").ravel() == np.arange(np.prod(shape))).all()
+
+
+@each_m_grouped_config
+def test_rows_of_others_are_not_written_and_padding_is_zero(
+    store: Store, config: GemmConfig
+) -> None:
+    height, width = config.block_m, config.block_n
+    block = np.arange(height * width).reshape(height, width)
+    shape = (3 * height, 2 * width - 8)
+    for valid, stored in [(0, height), (1, 1), (height - 3, height - 1), (height // 2, height)]:
+        d = play_back(config, store(config, (height - 5, 0), shape, (valid, stored)), shape)
+        inside = d[height - 5 :, :width]
+        columns = inside.shape[1]
+        assert (inside[:valid] == block[:valid, :columns]).all()
+        assert (inside[valid:stored] == 0).all()
+        assert (d >= 0).sum() == stored * columns
+
+
 @each_config
 def test_writes_and_stores_are_ordered(store: Store, config: GemmConfig) -> None:
     """Wait for the last stores to have read, barrier, write, fence, barrier, store, commit."""
     log = store(config, (0, 0), (config.block_m, config.block_n))
     for thread in range(128 * config.num_math_warpgroups):
         kinds = "".join(map(chr, log[log[:, 0] == thread, 1]))
-        expected = "WBS+FBT+C" if thread % 128 == 0 else "BS+FB"
+        writes = "V+" if config.d_bytes == 4 else "S+"
+        expected = f"WB{writes}FBT+C" if thread % 128 == 0 else f"B{writes}FB"
         rounds = f"({expected}){{{config.num_store_rounds}}}"
         assert re.fullmatch(rounds, kinds), f"thread {thread}: {kinds}"
     barriers = of_kind(log, "B")

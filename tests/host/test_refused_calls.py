@@ -9,6 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from deep_gemm import fp8_gemm_nt, gemm
+from deep_gemm.call_cache import CallCache
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.errors import UnsupportedArchitectureError
 from deep_gemm.runtime import device
@@ -30,14 +31,14 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[GemmProblem]]:
         def launch(self, *addresses: int) -> None:
             pass
 
-    def plan_dense(problem: GemmProblem, *_: object) -> Planned:
+    def plan_dense(problem: GemmProblem, *_: object, **__: object) -> Planned:
         problems.append(problem)
         return Planned()
 
     monkeypatch.setattr(gemm, "plan_dense", plan_dense)
     monkeypatch.setattr(gemm, "arch_of", lambda _: "90a")
-    monkeypatch.setattr(gemm, "num_sms_of", lambda _: 132)
-    monkeypatch.setattr(gemm, "_plans", {})
+    monkeypatch.setattr(gemm, "usable_sms", lambda _: 132)
+    monkeypatch.setattr(gemm, "_calls", CallCache())
     monkeypatch.setattr(torch.Tensor, "data_ptr", lambda _: 0x1000)
     with FakeTensorMode():
         yield problems
@@ -85,7 +86,10 @@ CALLS: dict[str, tuple[Callable[..., Call], str, str, str]] = {
         lambda a, b, d: (a, (matrix(torch.float8_e5m2, N, K), b[1]), d),
         *("b[0]", "torch.float8_e4m3fn", "float8_e5m2"),
     ),
-    "FP32 output": (lambda a, b, d: (a, b, d.float()), "d", "torch.bfloat16", "torch.float32"),
+    "FP16 output": (
+        lambda a, b, d: (a, b, d.half()),
+        *("d", "torch.bfloat16 or torch.float32", "torch.float16"),
+    ),
     "packed scale factors": (lambda a, b, d: (a, (b[0], b[1].int()), d), "b[1]", "FP32", "int32"),
     "SFA of too few rows": (
         lambda a, b, d: ((a[0], matrix(FP32, M - 1, 4)), b, d),
@@ -104,9 +108,9 @@ CALLS: dict[str, tuple[Callable[..., Call], str, str, str]] = {
         *("d", r"\[m, n\] = \(64, 256\)", r"\(63, 256\)"),
     ),
     "wrong N": (lambda a, b, d: (a, b, matrix(BF16, M, 128)), "d", r"\[m, n\]", r"\(64, 128\)"),
-    "MN-major A": (
-        lambda a, b, d: ((matrix(FP8, M, K, (1, M)), a[1]), b, d),
-        *("a[0]", "row-major", r"strides \(1, 64\)"),
+    "A of contiguous neither rows nor columns": (
+        lambda a, b, d: ((matrix(FP8, M, K, (2 * K, 2)), a[1]), b, d),
+        *("a[0]", "row-major", r"strides \(1024, 2\)"),
     ),
     "column-major D": (
         lambda a, b, d: (a, b, matrix(BF16, M, N, (1, M))),
@@ -147,7 +151,9 @@ def test_refuses_rows_and_addresses_that_tma_does_not_take(
 
 
 def test_refuses_a_recipe_without_a_kernel(planned: list[GemmProblem]) -> None:
-    with refuses("recipe", r"\(1, 128, 128\) on SM90", "gran_n=1"):
+    with refuses("recipe", r"\(1, 128, 128\) or \(1, 1, 128\) on SM90", r"\(1, 1, 32\)"):
+        fp8_gemm_nt(*call(), recipe=(1, 1, 32))
+    with refuses("b[1]", r"= \(256, 4\)", r"\(2, 4\)"):
         fp8_gemm_nt(*call(), recipe=(1, 1, 128))
     with refuses("recipe", "excludes", "128"):
         fp8_gemm_nt(*call(), recipe=(1, 128, 128), recipe_a=(1, 128))
@@ -155,8 +161,10 @@ def test_refuses_a_recipe_without_a_kernel(planned: list[GemmProblem]) -> None:
 
 def test_refuses_c_where_it_cannot_be_added(planned: list[GemmProblem]) -> None:
     a, b, d = call()
-    with refuses("c", "must be None", "a tensor"):
-        fp8_gemm_nt(a, b, d, c=d)
+    with refuses("c", "torch.Tensor", "float"):
+        fp8_gemm_nt(a, b, d, c=1.0)
+    with refuses("c", "torch.bfloat16", "torch.float32"):
+        fp8_gemm_nt(a, b, d, c=d.float())
     with refuses("c", r"\[m, n\]", r"\(63, 256\)"):
         fp8_gemm_nt(*call(k=0), c=matrix(BF16, M - 1, N))
     with refuses("c", "torch.bfloat16", "torch.float32"):
@@ -169,7 +177,7 @@ def test_cpu_tensors_are_planned_as_for_an_h100(
 ) -> None:
     monkeypatch.delenv("DG_EMULATOR_ARCH", raising=False)
     monkeypatch.setattr(gemm, "arch_of", device.arch_of.__wrapped__)
-    monkeypatch.setattr(gemm, "num_sms_of", device.num_sms_of.__wrapped__)
+    monkeypatch.setattr(gemm, "usable_sms", device.num_sms_of.__wrapped__)
     (x, sfa), (y, sfb), d = call()
     fp8_gemm_nt((x.cpu(), sfa.cpu()), (y.cpu(), sfb.cpu()), d.cpu())
     assert planned == [GemmProblem(M, N, K, "90a", 132)]

@@ -29,15 +29,24 @@ HARNESS = """
 using namespace deep_gemm;
 
 // Writes the blocks of one CTA and returns their number, or capacity + 1 if there are more.
+struct Place {
+    uint32_t m;
+    uint32_t n;
+};
+
 template <GemmConfig kConfig>
 uint32_t walk(uint32_t m, uint32_t n, uint32_t band, uint32_t cta, uint32_t num_ctas,
-              BlockCoordinates* blocks, uint32_t capacity) {
-    DenseScheduler<kConfig> scheduler(m, n, band, cta, num_ctas);
+              Place* blocks, uint32_t capacity) {
+    DenseScheduler<kConfig> scheduler(m, n, 384, band, cta, num_ctas);
     BlockCoordinates block;
     uint32_t count = 0;
     while (scheduler.next_block(block)) {
         if (count == capacity) return capacity + 1;
-        blocks[count++] = block;
+        const bool is_whole = block.num_k_blocks == 3 && block.first_k_block == 0 &&
+                              block.valid_rows == kConfig.block_m &&
+                              block.stored_rows == kConfig.block_m;
+        if (!is_whole || block.a_batch || block.b_batch || block.d_batch) return capacity + 1;
+        blocks[count++] = {block.m, block.n};
     }
     return count;
 }

@@ -33,7 +33,7 @@ assert STORAGE.data_ptr() % 16 == 0
     ],
 )
 def test_tma_takes_what_it_can(stride: tuple[int, int], offset: int, expected: SfaLoad) -> None:
-    sfa = STORAGE.as_strided((M, NUM_K_BLOCKS), stride, offset)
+    sfa = STORAGE.as_strided((1, M, NUM_K_BLOCKS), (0, *stride), offset)
     load, box_map = _sfa_map(sfa, CONFIG)
     assert load == expected
     assert (box_map is None) == (expected == SfaLoad.WORDS)

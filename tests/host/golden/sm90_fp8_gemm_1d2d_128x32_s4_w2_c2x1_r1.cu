@@ -1,4 +1,4 @@
-#include "kernels/sm90_fp8_gemm_1d2d.cuh"
+#include "kernels/sm90_fp8_gemm.cuh"
 
 template <>
 struct deep_gemm::ptx::WgmmaFp8<32> {
@@ -16,15 +16,16 @@ struct deep_gemm::ptx::WgmmaFp8<32> {
     }
 };
 
-constexpr deep_gemm::GemmConfig kConfig{.block_m = 128, .block_n = 32, .num_stages = 4, .num_math_warpgroups = 2, .cluster_m = 2, .cluster_n = 1, .num_store_rounds = 1};
+constexpr deep_gemm::GemmConfig kConfig{.block_m = 128, .block_n = 32, .num_stages = 4, .num_math_warpgroups = 2, .cluster_m = 2, .cluster_n = 1, .num_store_rounds = 1, .grouping = deep_gemm::Grouping::kDense, .gran_n = 128, .d_bytes = 2};
 
 static_assert(sizeof(deep_gemm::SharedStorage<kConfig>) == 95232);
-static_assert(sizeof(deep_gemm::DenseArguments) == 640);
+static_assert(sizeof(deep_gemm::GemmArguments) == 832);
+static_assert(sizeof(deep_gemm::BlockSlot) == 40);
 static_assert(kConfig.num_accumulators() == 2);
 static_assert(kConfig.num_threads() == 384);
 static_assert(kConfig.d_swizzle_bytes() == 64);
 
 extern "C" __global__ void __launch_bounds__(384, 1)
-    sm90_fp8_gemm_1d2d(const __grid_constant__ deep_gemm::DenseArguments args) {
-    deep_gemm::sm90_fp8_gemm_1d2d<kConfig>(args);
+    sm90_fp8_gemm_1d2d(const __grid_constant__ deep_gemm::GemmArguments args) {
+    deep_gemm::sm90_fp8_gemm<kConfig>(args);
 }

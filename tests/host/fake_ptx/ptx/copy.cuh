@@ -9,8 +9,13 @@ struct TensorMap {};
 
 namespace ptx {
 
-inline void tma_store_2d(const TensorMap*, const void* source, int inner, int outer) {
-    log_event('T', reinterpret_cast<int64_t>(source), inner, outer);
+inline void tma_store_3d(const TensorMap*, const void* source, int inner, int middle, int outer) {
+    log_event('T', reinterpret_cast<int64_t>(source), inner, middle, outer);
+}
+
+inline void tma_reduce_add_3d(const TensorMap*, const void* source, int inner, int middle,
+                              int outer) {
+    log_event('R', reinterpret_cast<int64_t>(source), inner, middle, outer);
 }
 
 inline void tma_store_commit_group() { log_event('C'); }
