@@ -241,7 +241,13 @@ DEFECTS = [
         "",
         "R4",
     ),
-    Defect("stores are not committed", STORE, "if (issues_stores) ptx::tma_store_commit_group();", "", "R4"),
+    Defect(
+        "stores are not committed",
+        STORE,
+        "if (issues_stores) ptx::tma_store_commit_group();",
+        "",
+        "R4",
+    ),
     Defect(
         "no barrier between writing D and its store",
         STORE,
