@@ -80,9 +80,8 @@ DEFECTS = [
     Defect(
         "no wait for wgmma",
         MULTIPLY,
-        """step_to_next_stage();
-                    ptx::wgmma_wait_group<0>(accum);""",
-        "step_to_next_stage();",
+        "ptx::wgmma_wait_group<0>(accum);",
+        "",
         "R7",
         IN_TURN,
     ),
@@ -99,9 +98,11 @@ DEFECTS = [
         "stage released before wgmma has read it, in turn",
         MULTIPLY,
         """ptx::wgmma_wait_group<0>(accum);
+                if (wave == kNumWaves - 1) {
                     pipeline.consumer_release(release_address);""",
         """pipeline.consumer_release(release_address);
-                    ptx::wgmma_wait_group<0>(accum);""",
+                ptx::wgmma_wait_group<0>(accum);
+                if (wave == kNumWaves - 1) {""",
         "R3",
         IN_TURN,
     ),
@@ -299,9 +300,17 @@ DEFECTS = [
     Defect(
         "scale factors are not waited for",
         READ_SF,
-        "if (k_in_group == 0) pipeline.consumer_wait(state);",
+        "pipeline.consumer_wait(state);",
         "",
         "R2",
+    ),
+    Defect(
+        "scale factors are not waited for, in turn",
+        MULTIPLY,
+        "if (k == 0) sf_reader.begin_group();",
+        "",
+        "R2",
+        IN_TURN,
     ),
     Defect(
         "scale factors of the next group",
