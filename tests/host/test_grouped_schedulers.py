@@ -258,7 +258,8 @@ def test_row_ends(
 
 
 odd_numbers = st.one_of(
-    st.integers(-3, 500), st.sampled_from([INT_MIN, -1, 2**30, INT_MAX - 127, INT_MAX - 15, INT_MAX])
+    st.integers(-3, 500),
+    st.sampled_from([INT_MIN, -1, 2**30, INT_MAX - 127, INT_MAX - 15, INT_MAX]),
 )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from deep_gemm.config.gemm_config import GemmConfig, Grouping
-from deep_gemm.kernels.arguments import GemmArguments, GroupedLayout
+from deep_gemm.kernels.arguments import GemmArguments, GroupedLayout, KGroupMapsArguments
 from tests.host.cuda_on_host import CUDA_ON_HOST, CUDA_ON_HOST_FLAGS
 
 FLAGS = (f"-I{Path(__file__).parent / 'fake_warp'}", *CUDA_ON_HOST_FLAGS)
@@ -37,6 +37,7 @@ HARNESS = f"""
 
 #include <cstring>
 
+#include "kernels/k_group_maps.cuh"
 #include "scheduler/group_rows.cuh"
 #include "scheduler/k_grouped.cuh"
 #include "scheduler/row_ids.cuh"
@@ -71,12 +72,22 @@ extern "C" {{
 decltype(&walk<{SCHEDULERS[0]}>) walks[] = {{
     {", ".join(f"walk<{scheduler}>" for scheduler in SCHEDULERS)}}};
 int block_bytes = sizeof(BlockCoordinates);
+
+// Whether the warps of all groups converged.
+bool make_group_maps(const KGroupMapsArguments& args) {{
+    bool converged = true;
+    for (blockIdx.x = 0; blockIdx.x < args.num_groups; ++blockIdx.x) {{
+        converged &= run_warp([&] {{ k_group_maps(args); }});
+    }}
+    return converged;
+}}
 }}
 """
 WALK = ctypes.CFUNCTYPE(
     *(ctypes.c_int64, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32),
     *(ctypes.c_void_p, ctypes.c_int64),
 )
+MAKE_GROUP_MAPS = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p)
 CAPACITY = 1 << 15
 """More blocks than any test has for one CTA."""
 
@@ -118,6 +129,7 @@ class Schedulers:
     def __init__(self, host_compiler: Callable[..., ctypes.CDLL]) -> None:
         library = host_compiler(HARNESS, *FLAGS)
         self._walks = (WALK * len(SCHEDULERS)).in_dll(library, "walks")
+        self._make_group_maps = MAKE_GROUP_MAPS(("make_group_maps", library))
         self._buffer = np.empty((CAPACITY, len(fields(Blocks))), np.uint32)
         size = ctypes.c_int.in_dll(library, "block_bytes").value
         assert size == self._buffer[0].nbytes, "Blocks must have the fields of BlockCoordinates"
@@ -137,6 +149,10 @@ class Schedulers:
         assert count != -2, "the lanes of a warp see different blocks"
         assert count <= CAPACITY, f"CTA {cta} of {num_ctas} has more than {CAPACITY} blocks"
         return Blocks.of(self._buffer[:count].astype(np.int64))
+
+    def make_group_maps(self, args: KGroupMapsArguments) -> None:
+        """Runs the kernel that makes the groups' tensor maps."""
+        assert self._make_group_maps(ctypes.addressof(args)), "the lanes of a warp part ways"
 
     def walk_all(self, config: GemmConfig, args: GemmArguments, num_ctas: int) -> list[Blocks]:
         """The blocks of each CTA of a grid. The CTAs of a cluster walk side by side."""
