@@ -15,7 +15,7 @@ from deep_gemm.config.select import Selection, best_band
 from deep_gemm.config.sm90 import candidates
 from deep_gemm.jit.build import build
 from deep_gemm.jit.codegen import generate
-from deep_gemm.kernels.fp8_gemm import plan_dense
+from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_dense
 from deep_gemm.testing import assert_bitwise_equal, guarded_output
 
 # Edges in every block shape, an odd number of blocks for every cluster, K blocks of odd number with
@@ -29,7 +29,7 @@ def run(config: GemmConfig, m: int, n: int, k: int, num_sms: int = 132) -> None:
     (x, sfa), (y, sfb) = a, b = integer_operands(m, n, k)
     out = guarded_output(m, n)
     selection = Selection(config, best_band(problem, config))
-    plan = plan_dense(problem, selection, x, sfa, y, sfb, out.view)
+    plan = plan_dense(problem, selection, GemmTensors.of_matrices(x, sfa, y, sfb, out.view))
     addresses = [t.data_ptr() for t in (x, y, out.view, sfa, sfb)]
     plan.launch(*addresses)
     torch.cuda.synchronize()
