@@ -16,6 +16,7 @@
 #include "layout/scale_factors.cuh"
 #include "pipeline/shared_storage.cuh"
 #include "ptx/copy.cuh"
+#include "ptx/memory.cuh"
 #include "ptx/thread.cuh"
 #include "scheduler/block.cuh"
 
@@ -78,8 +79,10 @@ DG_DEVICE void load_scale_factors_1d2d(SharedStorage<kConfig>& smem, const GemmA
 
     typename SfPipeline<kConfig>::State state;
     BlockCoordinates block;
+    bool had_words = false;  // whether a group of SFA has come word by word
     while (scheduler.next_block(block)) {
         const bool by_tma = sfa_comes_by_tma(block, args);
+        had_words |= !by_tma;
         // The last lane has no word of SFB to copy: where it issues TMA, it arrives with the bytes.
         static_assert(kConfig.num_sfb() * kConfig.kSfGroup < 32);
         const bool issues_tma = by_tma && ptx::lane_idx() == 31;
@@ -94,6 +97,11 @@ DG_DEVICE void load_scale_factors_1d2d(SharedStorage<kConfig>& smem, const GemmA
         for (int k_block = 0; k_block < num_k_blocks; k_block += kConfig.kSfGroup) {
             const int ks = num_k_blocks - k_block;
             pipeline.producer_acquire(state);
+            if (kConfig.grouping == Grouping::kMGrouped && by_tma && had_words) {
+                // The slot may hold words that cp.async has written: TMA writes in another proxy.
+                ptx::fence_proxy_async();
+                __syncwarp();
+            }
             if (issues_tma) {
                 pipeline.producer_expect(state, sizeof(float) * kConfig.block_m * kConfig.kSfGroup);
                 load_sfa_box(smem.sfa[state.stage], pipeline.full_barrier(state), block,

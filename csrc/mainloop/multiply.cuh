@@ -110,11 +110,11 @@ struct Multiplier {
                                     uint32_t num_k_blocks, uint32_t n_offset) {
         float accum[kAccumSize];
         for (int left = num_k_blocks; left > 0; left -= kConfig.kSfGroup) {
-            multiply_group(final_accum, accum, left, n_offset);
+            multiply_group(final_accum, accum, min(left, kConfig.kSfGroup), n_offset);
         }
     }
 
-    // The k blocks of one group of scale factors, or the first num_k_blocks of it.
+    // The first num_k_blocks k blocks of one group of scale factors, of all four but at the end.
     DG_DEVICE void multiply_group(float (&final_accum)[kNumWaves][kAccumSize],
                                   float (&accum)[kAccumSize], int num_k_blocks, uint32_t n_offset) {
         ScaleFactors<kConfig> sf[kConfig.kSfGroup];

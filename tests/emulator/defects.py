@@ -28,6 +28,8 @@ WGMMA = "ptx/wgmma.cuh"
 COPY = "ptx/copy.cuh"
 DESCRIPTOR = "layout/smem_descriptor.cuh"
 CONFIG = "config.cuh"
+BF16_SLAB = "slab + swizzle<kSlabBytes>(offset), ptx::cvt_bf16x2"
+STAGED = "ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);\n#pragma"
 ARRIVE = "ptx::mbarrier_arrive<(kClusterSize > 1)>(release_address);"
 
 
@@ -78,9 +80,8 @@ DEFECTS = [
     Defect(
         "no wait for wgmma",
         MULTIPLY,
-        """step_to_next_stage();
-                    ptx::wgmma_wait_group<0>(accum);""",
-        "step_to_next_stage();",
+        "ptx::wgmma_wait_group<0>(accum);",
+        "",
         "R7",
         IN_TURN,
     ),
@@ -97,9 +98,11 @@ DEFECTS = [
         "stage released before wgmma has read it, in turn",
         MULTIPLY,
         """ptx::wgmma_wait_group<0>(accum);
+                if (wave == kNumWaves - 1) {
                     pipeline.consumer_release(release_address);""",
         """pipeline.consumer_release(release_address);
-                    ptx::wgmma_wait_group<0>(accum);""",
+                ptx::wgmma_wait_group<0>(accum);
+                if (wave == kNumWaves - 1) {""",
         "R3",
         IN_TURN,
     ),
@@ -120,15 +123,15 @@ DEFECTS = [
     Defect(
         "too few arrivals expected",
         PIPELINE,
-        "kEmptyArrivals = kNumMathWarps * kClusterSize",
-        "kEmptyArrivals = kNumMathWarps * kClusterSize - 1",
+        "kEmptyArrivals = kNumReaders * kClusterSize",
+        "kEmptyArrivals = kNumReaders * kClusterSize - 1",
         "R3",
     ),
     Defect(
         "too many arrivals expected",
         PIPELINE,
-        "kEmptyArrivals = kNumMathWarps * kClusterSize",
-        "kEmptyArrivals = kNumMathWarps * kClusterSize + 1",
+        "kEmptyArrivals = kNumReaders * kClusterSize",
+        "kEmptyArrivals = kNumReaders * kClusterSize + 1",
         "R11",
     ),
     Defect(
@@ -224,7 +227,7 @@ DEFECTS = [
         CLUSTER_M,
     ),
     # Epilogue
-    Defect("wrong swizzle of D", STORE, "swizzle<kSlabBytes>(offset)", "offset", WRONG),
+    Defect("wrong swizzle of D", STORE, BF16_SLAB, "slab + offset, ptx::cvt_bf16x2", WRONG),
     Defect(
         "D is overwritten before the last store has read it",
         STORE,
@@ -239,42 +242,48 @@ DEFECTS = [
         "",
         "R4",
     ),
-    Defect("stores are not committed", STORE, "ptx::tma_store_commit_group();", "", "R4"),
+    Defect(
+        "stores are not committed",
+        STORE,
+        "if (issues_stores) ptx::tma_store_commit_group();",
+        "",
+        "R4",
+    ),
     Defect(
         "no barrier between writing D and its store",
         STORE,
         """ptx::fence_proxy_async();
-        ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);""",
+            ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);""",
         "ptx::fence_proxy_async();",
         "R1",
     ),
     Defect(
         "a named barrier waits for too many",
         STORE,
-        "ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);\n\n",
-        "ptx::named_barrier_sync(1 + warpgroup_idx, 2 * kConfig.kWarpgroup);\n\n",
+        STAGED,
+        STAGED.replace("kConfig", "2 * kConfig"),
         "R11",
     ),
     Defect(
         "a named barrier waits for too few",
         STORE,
-        "ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);\n\n",
-        "ptx::named_barrier_sync(1 + warpgroup_idx, 64);\n\n",
+        STAGED,
+        STAGED.replace("kConfig.kWarpgroup", "64"),
         "R26",
     ),
     Defect(
         "a named barrier that is no number of warps",
         STORE,
-        "ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);\n\n",
-        "ptx::named_barrier_sync(1 + warpgroup_idx, 100);\n\n",
+        STAGED,
+        STAGED.replace("kConfig.kWarpgroup", "100"),
         "R28",
     ),
     # Addresses
     Defect(
         "a misaligned box",
         LOAD_TILES,
-        "ptx::tma_load_2d(tile, map",
-        "ptx::tma_load_2d(tile + 64, map",
+        "ptx::tma_load_3d(tile, map",
+        "ptx::tma_load_3d(tile + 64, map",
         "R14",
     ),
     Defect(
@@ -291,15 +300,23 @@ DEFECTS = [
     Defect(
         "scale factors are not waited for",
         READ_SF,
-        "if (k_in_group == 0) pipeline.consumer_wait(state);",
+        "pipeline.consumer_wait(state);",
         "",
         "R2",
     ),
     Defect(
+        "scale factors are not waited for, in turn",
+        MULTIPLY,
+        "if (k == 0) sf_reader.begin_group();",
+        "",
+        "R2",
+        IN_TURN,
+    ),
+    Defect(
         "scale factors of the next group",
         READ_SF,
-        "smem.sfa[state.stage] + row_offset",
-        "smem.sfa[(state.stage + 1) % kConfig.num_sf_groups()] + row_offset",
+        "smem.sfa[state.stage] + layout",
+        "smem.sfa[(state.stage + 1) % kConfig.num_sf_groups()] + layout",
         "R2",
     ),
     Defect(
@@ -322,10 +339,10 @@ DEFECTS = [
 # Fields of one tensor map (0 is A's, 1 B's, 2 D's), and what a run ends with.
 MAP_DEFECTS: dict[str, tuple[int, dict[str, object], str]] = {
     "A is not swizzled": (0, {"swizzle_bytes": 0}, WRONG),
-    "half a tile of B": (1, {"box": (128, 16)}, "R11"),
-    "two tiles of B": (1, {"box": (128, 64)}, "R10"),
+    "half a tile of B": (1, {"box": (128, 16, 1)}, "R11"),
+    "two tiles of B": (1, {"box": (128, 64, 1)}, "R10"),
     "D is not swizzled": (2, {"swizzle_bytes": 0}, WRONG),
-    "D has more columns but for its last row": (2, {"dims": (48, 69)}, WRONG),
-    "D has more rows": (2, {"dims": (40, 128)}, "bounds"),
-    "A has more rows": (0, {"dims": (1040, 200)}, "bounds"),
+    "D has more columns but for its last row": (2, {"dims": (48, 69, 1)}, WRONG),
+    "D has more rows": (2, {"dims": (40, 128, 1)}, "bounds"),
+    "A has more rows": (0, {"dims": (1040, 200, 1)}, "bounds"),
 }

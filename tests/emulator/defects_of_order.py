@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from tests.emulator.defects import (
     CLUSTER_N,
+    IN_TURN,
     KERNEL,
     LOAD_SF,
+    MULTIPLY,
     PIPELINE,
     READ_SF,
     STORE,
@@ -22,11 +24,25 @@ DEFECTS_OF_ORDER = [
     Defect(
         "scale factors are released before they are read",
         READ_SF,
-        """        if (++k_in_group == kConfig.kSfGroup || is_last) {
-            pipeline.consumer_release(pipeline.release_address(state));""",
-        """        if (k_in_group == 0) pipeline.consumer_release(pipeline.release_address(state));
-        if (++k_in_group == kConfig.kSfGroup || is_last) {""",
+        """const ScaleFactors<kConfig> sf = read(k_in_group);
+        if (++k_in_group == kConfig.kSfGroup || is_last) {
+            end_group();""",
+        """if (k_in_group == 0) pipeline.consumer_release(pipeline.release_address(state));
+        const ScaleFactors<kConfig> sf = read(k_in_group);
+        if (++k_in_group == kConfig.kSfGroup || is_last) {
+            state.advance();""",
         "race",
+    ),
+    Defect(
+        "scale factors are released before they are read, in turn",
+        MULTIPLY,
+        """for (int i = 0; i < kConfig.kSfGroup; ++i) sf[i] = sf_reader.read(i);
+            sf_reader.end_group();""",
+        """const auto early = sf_reader;
+            sf_reader.end_group();
+            for (int i = 0; i < kConfig.kSfGroup; ++i) sf[i] = early.read(i);""",
+        "race",
+        IN_TURN,
     ),
     Defect(
         "an arrival that releases nothing",
@@ -39,9 +55,9 @@ DEFECTS_OF_ORDER = [
         "proxy fence after the barrier",
         STORE,
         """ptx::fence_proxy_async();
-        ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);""",
+            ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);""",
         """ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);
-        ptx::fence_proxy_async();""",
+            ptx::fence_proxy_async();""",
         "R1",
     ),
     Defect(
@@ -55,7 +71,7 @@ DEFECTS_OF_ORDER = [
         "no barrier before D is overwritten",
         STORE,
         """if (issues_stores) ptx::tma_store_wait_read();
-        ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);""",
+            ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);""",
         "if (issues_stores) ptx::tma_store_wait_read();",
         "R4",
     ),

@@ -18,6 +18,7 @@ from deep_gemm.jit.build import build
 from deep_gemm.jit.codegen import generate
 from deep_gemm.jit.compiler import CompiledKernel
 from deep_gemm.kernels import fp8_gemm
+from deep_gemm.kernels.fp8_gemm import GemmTensors
 from deep_gemm.testing import assert_bitwise_equal, fp8_gemm_nt_reference, guarded_output
 from tests.emulator.maps import Maps, maps_in, with_maps
 
@@ -101,7 +102,8 @@ def run_case(
         mock.patch.object(fp8_gemm, "build", lambda source: kernel),
         mock.patch.object(emulator, "run", run_in_order),
     ):
-        plan = fp8_gemm.plan_dense(problem, selection, x, sfa, y, sfb, out.view)
+        tensors = GemmTensors.of_matrices(x, sfa, y, sfb, out.view)
+        plan = fp8_gemm.plan_dense(problem, selection, tensors)
         plan.launch(*(tensor.data_ptr() for tensor in (x, y, out.view, sfa, sfb)))
     out.check()
     return out.view

@@ -17,7 +17,7 @@ from deep_gemm.emulator.errors import HazardError
 from deep_gemm.jit import source as jit_source
 from deep_gemm.jit.codegen import generate
 from deep_gemm.jit.compiler import CompiledKernel, select_compiler
-from deep_gemm.jit.source import forget_headers, include_root, included_headers
+from deep_gemm.jit.source import KernelSource, forget_headers, include_root, included_headers
 from tests.emulator.defects import (
     CLUSTER_M,
     CLUSTER_N,
@@ -30,17 +30,22 @@ from tests.emulator.defects import (
 )
 from tests.emulator.defects_of_order import DEFECTS_OF_ORDER
 from tests.emulator.dense import ORDERS, Case, check_exact, integer_operands, run_case
+from tests.emulator.grouped_defects import GroupedDefect
 from tests.emulator.maps import Maps
 
 
-def compiled(case: Case) -> CompiledKernel:
-    """The case's kernel; what ptxas thinks of it does not matter, so long as there is PTX."""
-    kernel = generate(case.config, "90a")
+def translated(kernel: KernelSource) -> CompiledKernel:
+    """The kernel; what ptxas thinks of it does not matter, so long as there is PTX."""
     result = select_compiler().translate(kernel, included_headers(kernel.text))
     assert not result.failure, result.log
     return CompiledKernel(
         kernel.name, kernel.entry, kernel.arch, b"", result.ptx, 0, 0, 0, "", 0.0, from_cache=False
     )
+
+
+def compiled(case: Case) -> CompiledKernel:
+    """The case's kernel."""
+    return translated(generate(case.config, "90a"))
 
 
 def outcome(
@@ -72,6 +77,15 @@ def headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     forget_headers()
 
 
+def seed(defect: Defect | GroupedDefect, headers: Path) -> None:
+    """Edits a copy of csrc/."""
+    header = headers / defect.header
+    text = header.read_text()
+    assert text.count(defect.before) == 1, "the edit no longer fits"
+    header.write_text(text.replace(defect.before, defect.after))
+    forget_headers()
+
+
 @pytest.mark.parametrize("case", [OVERLAPPED, IN_TURN, CLUSTER_M, CLUSTER_N], ids=str)
 def test_without_a_defect_nothing_is_found(case: Case, headers: Path) -> None:
     forget_headers()
@@ -81,11 +95,7 @@ def test_without_a_defect_nothing_is_found(case: Case, headers: Path) -> None:
 
 @pytest.mark.parametrize("defect", [*DEFECTS, *DEFECTS_OF_ORDER], ids=str)
 def test_a_defect_is_found(defect: Defect, headers: Path) -> None:
-    header = headers / defect.header
-    text = header.read_text()
-    assert text.count(defect.before) == 1, "the edit no longer fits"
-    header.write_text(text.replace(defect.before, defect.after))
-    forget_headers()
+    seed(defect, headers)
     assert outcome(defect.case, compiled(defect.case)) == defect.outcome
 
 

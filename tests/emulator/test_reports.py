@@ -110,7 +110,7 @@ def place_of(copy: Path, header: str, text: str) -> str:
 @pytest.mark.parametrize("timing", [Timing.EARLY, Timing.LATE])
 def test_a_missing_proxy_fence_names_store_and_write(timing: Timing, headers: Path) -> None:
     text = report("no proxy fence", [(timing, 0)], headers)
-    store = place_of(headers, "epilogue/store_block.cuh", "ptx::tma_store_2d(")
+    store = place_of(headers, "epilogue/store_block.cuh", "ptx::tma_store_3d(")
     write = place_of(headers, "epilogue/store_block.cuh", "ptx::stmatrix_x4(")
     found = re.fullmatch(
         r"R1: .* \[kernel sm90_fp8_gemm_1d2d, CTA 0, warp 0, (?P<first>.*);"
@@ -119,7 +119,7 @@ def test_a_missing_proxy_fence_names_store_and_write(timing: Timing, headers: Pa
     )
     assert found is not None, text
     assert f" < {store} < " in found["first"]
-    assert re.search(r"line \d+: cp\.async\.bulk\.tensor\.2d\.global", found["first"])
+    assert re.search(r"line \d+: cp\.async\.bulk\.tensor\.3d\.global", found["first"])
     assert f" < {write} < " in found["second"]
     assert "stmatrix" in found["second"]
 

@@ -138,7 +138,7 @@ def of_kind(log: Log, kind: str) -> np.ndarray:
 
 
 def rounds_of(config: GemmConfig, log: Log) -> list[Log]:
-    """The log, round by round: a thread's begins with its wait, or the first of two barriers."""
+    """The log, round by round: a round begins with the thread's wait, or first of two barriers."""
     parts: list[list[Log]] = [[] for _ in range(config.num_store_rounds)]
     for thread in range(128 * config.num_math_warpgroups):
         events = log[log[:, 0] == thread]

@@ -21,7 +21,7 @@ from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import Selection, best_band
 from deep_gemm.jit.build import build
 from deep_gemm.jit.codegen import generate
-from deep_gemm.kernels.fp8_gemm import plan_dense
+from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_dense
 from goldens.excuses import Excuse
 from goldens.machines import UNTOUCHED, Bytes, Machine
 
@@ -123,7 +123,7 @@ class DenseCase:
         d = memory.view(torch.bfloat16)[: self.m, : self.n]
         problem = GemmProblem(self.m, self.n, self.k, arch=ARCH, num_sms=NUM_SMS)
         selection = Selection(self.config, best_band(problem, self.config))
-        plan = plan_dense(problem, selection, a, sfa, b, sfb, d)
+        plan = plan_dense(problem, selection, GemmTensors.of_matrices(a, sfa, b, sfb, d))
         plan.launch(*(tensor.data_ptr() for tensor in (a, b, d, sfa, sfb)))
         machine.synchronise()
         return memory.cpu().numpy().reshape(-1)
