@@ -23,6 +23,7 @@ from deep_gemm.checks import (
     check_is_tensor,
     check_operand,
     check_output,
+    check_positive,
     check_shape,
     check_tensor,
     check_tma_operand,
@@ -129,6 +130,8 @@ def m_grouped_fp8_gemm_nt_contiguous(
     if expected_m_for_psum_layout is not None and not use_psum_layout:
         rule = "needs use_psum_layout"
         refuse("expected_m_for_psum_layout", rule, expected_m_for_psum_layout)
+    if expected_m_for_psum_layout is not None:
+        check_positive("expected_m_for_psum_layout", expected_m_for_psum_layout)
     kind = _Kind(
         GroupedLayout.ROW_ENDS if use_psum_layout else GroupedLayout.ROW_IDS,
         get_mk_alignment_for_contiguous_layout(),
@@ -216,8 +219,7 @@ def m_grouped_fp8_gemm_nt_masked(
         UnsupportedArchitectureError: the device is not SM90.
         CompilationError: the kernel could not be compiled.
     """
-    if isinstance(expected_m, bool) or not isinstance(expected_m, int) or expected_m <= 0:
-        refuse("expected_m", "must be a positive int", repr(expected_m))
+    check_positive("expected_m", expected_m)
     kind = _Kind(GroupedLayout.ROW_COUNTS, 1, False, expected_m, (recipe, recipe_a, recipe_b))
     _m_grouped(check_operand("a", a), check_operand("b", b), d, masked_m, kind)
 
