@@ -28,26 +28,30 @@ struct KGroupMapsArguments {
     uint32_t total_k;  // groups that reach beyond it are cut off
 };
 
-// The part of K that the group sizes leave, from `k` on: `size` or less.
-DG_DEVICE uint32_t clamped_k(int32_t size, uint32_t k, uint32_t total_k) {
-    return min<uint32_t>(max(size, 0), total_k - min(k, total_k));
+// K blocks of a group. Its size may be anything: less than 0 is 0, what is left of a block counts
+// not at all.
+DG_DEVICE uint32_t num_k_blocks(const KGroupMapsArguments& args, uint32_t group) {
+    return max(args.ks[group], 0) / GemmConfig::kBlockK;
 }
 
 // One warp per group.
 DG_DEVICE void k_group_maps(const KGroupMapsArguments& args) {
     const uint32_t group = blockIdx.x;
     const uint32_t lane = ptx::lane_idx();
+    const uint32_t total = args.total_k / GemmConfig::kBlockK;
     uint32_t before = 0;
-    for (uint32_t i = lane; i < group; i += 32) before += max(args.ks[i], 0);
-    before = min(__reduce_add_sync(0xffffffff, before), args.total_k);
-    const uint32_t k = clamped_k(args.ks[group], before, args.total_k);
+    for (uint32_t i = lane; i < group; i += 32) before = min(before + num_k_blocks(args, i), total);
+    before = min(__reduce_add_sync(0xffffffff, before), total);
+    const uint32_t blocks = min(num_k_blocks(args, group), total - before);
 
     // 32 lanes, 8 bytes each: both patterns.
     TensorMap(&maps)[2] = args.group_maps[group];
     maps[lane / 16].opaque[lane % 16] = args.patterns[lane / 16].opaque[lane % 16];
     __syncwarp();
-    if (lane < 2 && k > 0) {
-        const uint64_t offset = static_cast<uint64_t>(args.rows[lane]) * before;
+    if (lane < 2 && blocks > 0) {
+        const uint64_t offset =
+            static_cast<uint64_t>(args.rows[lane]) * before * GemmConfig::kBlockK;
+        const uint32_t k = blocks * GemmConfig::kBlockK;
         ptx::tensormap_replace_global_address(&maps[lane], args.operands[lane] + offset);
         ptx::tensormap_replace_inner_dim(&maps[lane], k);
         ptx::tensormap_replace_middle_stride(&maps[lane], k);
@@ -55,10 +59,8 @@ DG_DEVICE void k_group_maps(const KGroupMapsArguments& args) {
     ptx::fence_proxy_tensormap_release();
 
     if (lane == 0) {
-        args.first_k_blocks[group] = before / GemmConfig::kBlockK;
-        if (group == args.num_groups - 1) {
-            args.first_k_blocks[group + 1] = (before + k) / GemmConfig::kBlockK;
-        }
+        args.first_k_blocks[group] = before;
+        if (group == args.num_groups - 1) args.first_k_blocks[group + 1] = before + blocks;
     }
 }
 

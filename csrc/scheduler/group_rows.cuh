@@ -20,23 +20,23 @@ struct GroupRows {
     uint32_t stored;  // the same and the padding that is to become zero
 };
 
-// Group `group`'s rows, as the grouped layout has them.
+// A number of the grouped layout, as one of rows that there are.
+DG_DEVICE uint32_t clamped_rows(const GemmArguments& args, uint32_t group) {
+    return min<uint32_t>(max(args.grouped_layout[group], 0), args.m);
+}
+
+// Group `group`'s rows, as the grouped layout has them. What it holds is clamped first, in unsigned
+// numbers: aligned, a large one would overflow.
 DG_DEVICE GroupRows group_rows(const GemmArguments& args, uint32_t group) {
-    const int32_t number = args.grouped_layout[group];
-    if (args.layout == GroupedLayout::kRowCounts) {
-        const uint32_t rows = min<int32_t>(max(number, 0), args.m);
-        return {0, rows, rows};
-    }
-    // kRowEnds: a group begins where the one before ends, aligned. An end before its own group's
-    // beginning, or behind the last row, is clamped.
-    const int32_t rows = args.m;
-    const int32_t alignment = args.alignment;
-    const int32_t before = group == 0 ? 0 : max(args.grouped_layout[group - 1], 0);
-    const int32_t first = min(align(before, alignment), rows);
-    const int32_t end = min(max(number, first), rows);
-    const int32_t stored = args.clears_padding ? min(align(end, alignment), rows) : end;
-    return {static_cast<uint32_t>(first), static_cast<uint32_t>(end - first),
-            static_cast<uint32_t>(stored - first)};
+    const uint32_t number = clamped_rows(args, group);
+    if (args.layout == GroupedLayout::kRowCounts) return {0, number, number};
+    // kRowEnds: a group begins where the one before ends, aligned. One that ends before it begins
+    // is empty.
+    const uint32_t before = group == 0 ? 0 : clamped_rows(args, group - 1);
+    const uint32_t first = min(align(before, args.alignment), args.m);
+    const uint32_t end = max(number, first);
+    const uint32_t stored = args.clears_padding ? min(align(end, args.alignment), args.m) : end;
+    return {first, end - first, stored - first};
 }
 
 // To be walked by a whole warp: it looks at 32 groups at a time, each lane at one.
