@@ -148,7 +148,7 @@ class GemmConfig:
 
     @property
     def held_registers(self) -> int:
-        """Registers per math thread for final and partial sums, the scale factors of two k blocks, or
+        """Registers per math thread for final and partial sums, scale factors of two k blocks, or
         of a whole group (for 1D1D, where they are many, of one), and a grouped block's place."""
         registers = (self.num_waves + self.num_accumulators) * self.block_n // 2
         if self.is_1d1d:
