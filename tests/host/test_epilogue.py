@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from deep_gemm.config.gemm_config import MMA_M, GemmConfig, Grouping
 from deep_gemm.config.legality import broken_rules
@@ -43,7 +45,6 @@ CONFIGS = BF16 + FP32 + M_GROUPED
 
 each_config = pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
 each_bf16_config = pytest.mark.parametrize("config", BF16, ids=lambda config: config.name)
-each_m_grouped_config = pytest.mark.parametrize("config", M_GROUPED, ids=lambda c: c.name)
 
 HARNESS = """
 #define DG_DEVICE inline
@@ -59,7 +60,7 @@ using namespace deep_gemm;
 //   valid, stored   the block's rows
 template <GemmConfig kConfig>
 int64_t store(const float* accum, uint32_t m, uint32_t n, uint32_t rows, uint32_t columns,
-              uint32_t valid, uint32_t stored, uint32_t accumulates, Event* log) {
+              uint32_t valid, uint32_t stored, uint32_t accumulates, uint32_t batch, Event* log) {
     using Accum = float[kConfig.num_waves()][kConfig.block_n / 2];
     alignas(1024) static uint8_t d[kConfig.num_math_warpgroups][kConfig.slabs_per_round()]
                                   [kConfig.kMmaM * kConfig.d_swizzle_bytes()];
@@ -68,7 +69,9 @@ int64_t store(const float* accum, uint32_t m, uint32_t n, uint32_t rows, uint32_
     args.n = columns;
     args.accumulates = accumulates;
     args.d_stride_m = columns * kConfig.d_bytes;
-    BlockCoordinates block{.m = m, .n = n, .valid_rows = valid, .stored_rows = stored};
+    args.d_stride_batch = rows * args.d_stride_m;
+    const BlockCoordinates block{
+        .m = m, .n = n, .d_batch = batch, .valid_rows = valid, .stored_rows = stored};
     events.clear();
     for (int thread = 0; thread < 128 * kConfig.num_math_warpgroups; ++thread) {
         threadIdx.x = thread;
@@ -89,7 +92,7 @@ extern "C" {
 decltype(&store<FIRST>) stores[] = {STORES};
 }
 """
-STORE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, *[ctypes.c_uint32] * 7, ctypes.c_void_p)
+STORE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, *[ctypes.c_uint32] * 8, ctypes.c_void_p)
 
 Log = np.ndarray
 Store = Callable[..., Log]
@@ -109,7 +112,7 @@ def store(host_compiler: Callable[..., ctypes.CDLL]) -> Store:
     """`store(config, origin, shape)`: the log of storing the block at `origin` of such a D.
 
     Further arguments are the numbers of valid and of stored rows, all of them unless given, and
-    whether the block is added to D.
+    whether the block is added to D, and the batch.
     """
     stores = [f"store<GemmConfig{config.initialiser()}>" for config in CONFIGS]
     text = HARNESS.replace("FIRST", f"GemmConfig{CONFIGS[0].initialiser()}")
@@ -122,11 +125,12 @@ def store(host_compiler: Callable[..., ctypes.CDLL]) -> Store:
         shape: tuple[int, int],
         rows: tuple[int, int] | None = None,
         accumulates: bool = False,
+        batch: int = 0,
     ) -> Log:
         accum = elements(config).astype(np.float32)
         log = np.empty((200_000, 7), np.int64)
         rows = rows or (config.block_m, config.block_m)
-        place = (*origin, *shape, *rows, accumulates)
+        place = (*origin, *shape, *rows, accumulates, batch)
         count = functions[config](accum.ctypes.data, *place, log.ctypes.data)
         return log[:count]
 
@@ -175,8 +179,11 @@ def staging(config: GemmConfig, log: Log) -> np.ndarray:
     return memory
 
 
-def play_back(config: GemmConfig, log: Log, shape: tuple[int, int], kind: str = "T") -> np.ndarray:
-    """D after all TMA stores and copies, with -1 where nothing was stored; no element twice."""
+def play_back(
+    config: GemmConfig, log: Log, shape: tuple[int, int], kind: str = "T", d_batch: int = 0
+) -> np.ndarray:
+    """Batch `d_batch` of D after all TMA stores and copies, with -1 where nothing was stored; no
+    element is stored twice, and none in another batch."""
     width, size = config.d_swizzle_bytes, config.d_bytes
     y, x = np.ogrid[: min(config.block_m, MMA_M), : width // size]
     d = np.full(shape, -1)
@@ -186,10 +193,12 @@ def play_back(config: GemmConfig, log: Log, shape: tuple[int, int], kind: str = 
             assert source % (8 * width) == 0, "a box starts where the swizzle pattern does"
             box = memory[tma_swizzle(source + y * width + x * size, width) // size]
             target = d[row : row + len(box), column : column + width // size]
-            assert target.size and (target == -1).all() and batch == 0
+            assert target.size and (target == -1).all() and batch == d_batch
             target[:] = box[: target.shape[0], : target.shape[1]]
         for source, destination in of_kind(part, "G")[:, 2:4]:
-            target = d.reshape(-1)[destination // size : (destination + 16) // size]
+            assert 0 <= destination - d_batch * d.size * size < d.size * size
+            first = destination // size - d_batch * d.size
+            target = d.reshape(-1)[first : first + 16 // size]
             assert source % 16 == destination % 16 == 0 and (target == -1).all()
             target[:] = memory[source // size : (source + 16) // size]
     return d
@@ -232,20 +241,40 @@ def test_an_accumulating_block_is_added(store: Store, config: GemmConfig) -> Non
     assert (play_back(config, log, shape, kind="R").ravel() == np.arange(np.prod(shape))).all()
 
 
-@each_m_grouped_config
+@settings(max_examples=300)
+@given(
+    config=st.sampled_from(M_GROUPED),
+    row=st.integers(0, 300),
+    column=st.integers(0, 2),
+    rows=st.tuples(st.integers(0, 256), st.integers(1, 256)),
+    behind=st.integers(0, 300),
+    columns=st.integers(1, 100),
+    batch=st.integers(0, 3),
+)
 def test_rows_of_others_are_not_written_and_padding_is_zero(
-    store: Store, config: GemmConfig
+    store: Store,
+    config: GemmConfig,
+    row: int,
+    column: int,
+    rows: tuple[int, int],
+    behind: int,
+    columns: int,
+    batch: int,
 ) -> None:
-    height, width = config.block_m, config.block_n
-    block = np.arange(height * width).reshape(height, width)
-    shape = (3 * height, 2 * width - 8)
-    for valid, stored in [(0, height), (1, 1), (height - 3, height - 1), (height // 2, height)]:
-        d = play_back(config, store(config, (height - 5, 0), shape, (valid, stored)), shape)
-        inside = d[height - 5 :, :width]
-        columns = inside.shape[1]
-        assert (inside[:valid] == block[:valid, :columns]).all()
-        assert (inside[valid:stored] == 0).all()
-        assert (d >= 0).sum() == stored * columns
+    """Of any block: its first rows, zeros below them, and nothing around. D ends `behind` rows
+    below it, and `columns` times 16 bytes right of where it begins."""
+    stored = min(rows[1], config.block_m)
+    valid = min(rows[0], stored)
+    first_column = column * config.block_n
+    shape = row + stored + behind, first_column + columns * 16 // config.d_bytes
+    log = store(config, (row, first_column), shape, (valid, stored), batch=batch)
+    d = play_back(config, log, shape, d_batch=batch)
+    block = np.arange(config.block_m * config.block_n).reshape(config.block_m, config.block_n)
+    block[valid:] = 0
+    expected = np.full(shape, -1)
+    inside = expected[row : row + stored, first_column : first_column + config.block_n]
+    inside[:] = block[:stored, : inside.shape[1]]
+    assert (d == expected).all()
 
 
 @each_config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -209,3 +210,15 @@ def test_good_calls_are_planned(planned: list[GemmProblem]) -> None:
     fp8_gemm_nt((a[0], matrix(FP32, M, 4, (1, M))), b, d, None, (1, 128, 128))
     fp8_gemm_nt(a, b, matrix(BF16, M, N, (N + 32, 1)))
     assert planned == [GemmProblem(M, N, K, "90a", 132)] * 4
+
+
+def test_output_scaling_and_c_are_part_of_the_problem(planned: list[GemmProblem]) -> None:
+    a, b, d = call()
+    fp8_gemm_nt(a, b, matrix(FP32, M, N))
+    by_rows = (a[0], matrix(FP32, M, 4, (1, M))), (b[0], matrix(FP32, N, 4, (1, N)))
+    fp8_gemm_nt(*by_rows, d, recipe=(1, 1, 128))
+    fp8_gemm_nt(*by_rows, d, recipe_a=(1, 128), recipe_b=(1, 128))
+    fp8_gemm_nt(a, b, d, c=d)
+    problem = GemmProblem(M, N, K, "90a", 132)
+    of_rows = replace(problem, gran_n=1)
+    assert planned == [replace(problem, d_bytes=4), of_rows, of_rows, problem]
