@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -14,6 +15,7 @@ from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import Selection, explain, select
 from deep_gemm.kernels.fp8_gemm import along_k, along_rows
 from deep_gemm.kernels.transpose import k_major, mn_major
+from deep_gemm.runtime.launch import Plan
 
 Operand = tuple[torch.Tensor, torch.Tensor]
 """FP8 data and its scale factors."""
@@ -22,6 +24,47 @@ Transform = Callable[[torch.Tensor], torch.Tensor]
 
 Transforms = tuple[Transform, ...]
 """One for each tensor of a launch."""
+
+
+@dataclass(frozen=True)
+class PlannedCall:
+    """What a call of known shapes has to do.
+
+    Attributes:
+        plan: the launch; None if there is nothing to compute.
+        transforms: what the tensors go through first, if any do.
+        copies_c: D becomes C first.
+        clears_d: D becomes zero.
+    """
+
+    plan: Plan | None = None
+    transforms: Transforms | None = None
+    copies_c: bool = False
+    clears_d: bool = False
+
+    def run(
+        self,
+        tensors: tuple[torch.Tensor, ...],
+        c: torch.Tensor | None,
+        addresses: tuple[int, ...],
+    ) -> None:
+        """Does it, for the tensors of a launch in its order, of which D is the third."""
+        if self.copies_c and c is not None:
+            tensors[2].copy_(c)
+        if self.clears_d:
+            tensors[2].zero_()
+        if self.plan is None:
+            return
+        if self.transforms is None:
+            self.plan.launch(*addresses)
+            return
+        # What they made is held until the launch is enqueued: then its memory may be used again.
+        made = [f(tensor) for f, tensor in zip(self.transforms, tensors, strict=True)]
+        self.plan.launch(*(tensor.data_ptr() for tensor in made))
+
+
+NAMES = ("a[0]", "b[0]", "d")
+"""Arguments whose addresses must be aligned for TMA: the first three tensors of a launch."""
 
 
 def chosen(problem: GemmProblem) -> Selection:
@@ -68,16 +111,13 @@ def needed(*transforms: Transform) -> Transforms | None:
     return None if all(transform is as_it_is for transform in transforms) else transforms
 
 
-def check_addresses(
-    names: tuple[str, ...], tensors: tuple[torch.Tensor, ...], transforms: Transforms | None
-) -> None:
-    """The tensors that TMA reads or writes as they are begin where it can. There is a name for each
-    of the first tensors.
+def check_addresses(tensors: tuple[torch.Tensor, ...], transforms: Transforms | None) -> None:
+    """The operands and D, where TMA reads or writes them as they are, begin where it can.
 
     Raises:
         ArgumentError: one does not.
     """
-    for i, name in enumerate(names):
+    for i, name in enumerate(NAMES):
         if transforms is None or transforms[i] is as_it_is:
             check_address(name, tensors[i].data_ptr(), TMA_ALIGNMENT)
 

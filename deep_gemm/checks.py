@@ -82,6 +82,12 @@ def check_output(argument: str, d: torch.Tensor, dims: int, device: torch.device
     check_tensor(argument, d, dims, d.dtype, device)
 
 
+def check_positive(argument: str, value: object) -> None:
+    """An int above 0."""
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        refuse(argument, "must be a positive int", repr(value))
+
+
 def check_index(argument: str, index: torch.Tensor, device: torch.device) -> None:
     """Integers that the kernel reads: int32, contiguous, on the device of the call."""
     if index.dtype != torch.int32:

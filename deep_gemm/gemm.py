@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
 from deep_gemm.call_cache import CallCache
 from deep_gemm.calls import (
     Operand,
-    Transforms,
+    PlannedCall,
     as_it_is,
     c_key,
     check_addresses,
@@ -34,50 +32,13 @@ from deep_gemm.checks import (
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_dense
 from deep_gemm.runtime.device import arch_of
-from deep_gemm.runtime.launch import Plan
 from deep_gemm.scaling import Recipes, check_recipe, check_scale_factors, resolve_recipe
 from deep_gemm.settings import sms_limit, usable_sms
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """x, y, d, sfa and sfb: the order in which a launch takes their addresses."""
 
-NAMES = ("a[0]", "b[0]", "d")
-"""Arguments whose addresses must be aligned for TMA, in that order."""
-
-
-@dataclass(frozen=True)
-class _Call:
-    """What a call of known shapes has to do.
-
-    Attributes:
-        plan: the launch; None if there is nothing to compute.
-        transforms: what the tensors go through first, if any do.
-        copies_c: D becomes C first.
-        clears_d: D becomes zero.
-    """
-
-    plan: Plan | None = None
-    transforms: Transforms | None = None
-    copies_c: bool = False
-    clears_d: bool = False
-
-    def run(self, tensors: Tensors, c: torch.Tensor | None, addresses: tuple[int, ...]) -> None:
-        """Does it, for tensors at these addresses."""
-        if self.copies_c and c is not None:
-            tensors[2].copy_(c)
-        if self.clears_d:
-            tensors[2].zero_()
-        if self.plan is None:
-            return
-        if self.transforms is None:
-            self.plan.launch(*addresses)
-            return
-        # What they made is held until the launch is enqueued: then its memory may be used again.
-        made = [f(tensor) for f, tensor in zip(self.transforms, tensors, strict=True)]
-        self.plan.launch(*(tensor.data_ptr() for tensor in made))
-
-
-_calls: CallCache[_Call] = CallCache()
+_calls: CallCache[PlannedCall] = CallCache()
 
 
 def fp8_gemm_nt(
@@ -216,7 +177,7 @@ def _gemm(
     if call is None:
         call = _calls.remember(key, _prepare(tensors, c, _check(tensors, c, recipes)))
     elif (addresses[0] | addresses[1] | addresses[2]) % TMA_ALIGNMENT:
-        check_addresses(NAMES, tensors, call.transforms)
+        check_addresses(tensors, call.transforms)
     call.run(tensors, c, addresses)
 
 
@@ -248,13 +209,13 @@ def _check(tensors: Tensors, c: torch.Tensor | None, recipes: Recipes) -> GemmPr
     )
 
 
-def _prepare(tensors: Tensors, c: torch.Tensor | None, problem: GemmProblem) -> _Call:
+def _prepare(tensors: Tensors, c: torch.Tensor | None, problem: GemmProblem) -> PlannedCall:
     x, y, d, sfa, sfb = tensors
     if problem.m == 0 or problem.n == 0:
-        return _Call()
+        return PlannedCall()
     copies_c = c is not None and c.data_ptr() != d.data_ptr()
     if problem.k == 0:
-        return _Call(copies_c=copies_c, clears_d=c is None)
+        return PlannedCall(copies_c=copies_c, clears_d=c is None)
     transforms = needed(
         operand_transform("a[0]", x),
         operand_transform("b[0]", y),
@@ -262,7 +223,7 @@ def _prepare(tensors: Tensors, c: torch.Tensor | None, problem: GemmProblem) -> 
         sf_transform(sfa, problem.is_1d1d, along_k_too=True),
         sf_transform(sfb, problem.is_1d1d, along_k_too=False),
     )
-    check_addresses(NAMES, tensors, transforms)
+    check_addresses(tensors, transforms)
     if transforms is not None:
         x, y, d, sfa, sfb = (f(tensor) for f, tensor in zip(transforms, tensors, strict=True))
     plan = plan_dense(
@@ -271,4 +232,4 @@ def _prepare(tensors: Tensors, c: torch.Tensor | None, problem: GemmProblem) -> 
         GemmTensors.of_matrices(x, sfa, y, sfb, d),
         accumulates=c is not None,
     )
-    return _Call(plan, transforms, copies_c)
+    return PlannedCall(plan, transforms, copies_c)

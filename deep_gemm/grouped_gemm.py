@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +9,7 @@ import torch
 from deep_gemm.call_cache import CallCache
 from deep_gemm.calls import (
     Operand,
-    Transforms,
+    PlannedCall,
     as_it_is,
     check_addresses,
     chosen,
@@ -24,6 +23,7 @@ from deep_gemm.checks import (
     check_is_tensor,
     check_operand,
     check_output,
+    check_positive,
     check_shape,
     check_tensor,
     check_tma_operand,
@@ -35,7 +35,6 @@ from deep_gemm.config.problem import GemmProblem
 from deep_gemm.kernels.arguments import GroupedLayout
 from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_m_grouped
 from deep_gemm.runtime.device import arch_of
-from deep_gemm.runtime.launch import Plan
 from deep_gemm.scaling import (
     RECIPE_1D2D,
     Recipes,
@@ -47,9 +46,6 @@ from deep_gemm.utils.math import ceil_div
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """x, y, d, sfa, sfb and the grouped layout."""
-
-NAMES = ("a[0]", "b[0]", "d")
-"""Arguments whose addresses must be aligned for TMA, in that order."""
 
 
 @dataclass(frozen=True)
@@ -76,31 +72,7 @@ class _Kind:
         return self.layout == GroupedLayout.ROW_COUNTS
 
 
-@dataclass(frozen=True)
-class _Call:
-    """What a call of known shapes has to do.
-
-    Attributes:
-        plan: the launch; None if there is nothing to compute.
-        transforms: what the tensors go through first, if any do.
-    """
-
-    plan: Plan | None = None
-    transforms: Transforms | None = None
-
-    def run(self, tensors: Tensors) -> None:
-        """Does it."""
-        if self.plan is None:
-            return
-        made: Sequence[torch.Tensor] = tensors
-        if self.transforms is not None:
-            # Held until the launch is enqueued: then their memory may be used again.
-            made = [f(tensor) for f, tensor in zip(self.transforms, tensors, strict=True)]
-        addresses = [tensor.data_ptr() for tensor in made]
-        self.plan.launch(*addresses, addresses[2], addresses[3])
-
-
-_calls: CallCache[_Call] = CallCache()
+_calls: CallCache[PlannedCall] = CallCache()
 
 
 def m_grouped_fp8_gemm_nt_contiguous(
@@ -158,6 +130,8 @@ def m_grouped_fp8_gemm_nt_contiguous(
     if expected_m_for_psum_layout is not None and not use_psum_layout:
         rule = "needs use_psum_layout"
         refuse("expected_m_for_psum_layout", rule, expected_m_for_psum_layout)
+    if expected_m_for_psum_layout is not None:
+        check_positive("expected_m_for_psum_layout", expected_m_for_psum_layout)
     kind = _Kind(
         GroupedLayout.ROW_ENDS if use_psum_layout else GroupedLayout.ROW_IDS,
         get_mk_alignment_for_contiguous_layout(),
@@ -245,8 +219,7 @@ def m_grouped_fp8_gemm_nt_masked(
         UnsupportedArchitectureError: the device is not SM90.
         CompilationError: the kernel could not be compiled.
     """
-    if isinstance(expected_m, bool) or not isinstance(expected_m, int) or expected_m <= 0:
-        refuse("expected_m", "must be a positive int", repr(expected_m))
+    check_positive("expected_m", expected_m)
     kind = _Kind(GroupedLayout.ROW_COUNTS, 1, False, expected_m, (recipe, recipe_a, recipe_b))
     _m_grouped(check_operand("a", a), check_operand("b", b), d, masked_m, kind)
 
@@ -268,8 +241,10 @@ def _m_grouped(
     if call is None:
         call = _calls.remember(key, _prepare(tensors, _check(tensors, kind), kind))
     elif (x.data_ptr() | y.data_ptr() | d.data_ptr()) % TMA_ALIGNMENT:
-        check_addresses(NAMES, tensors, call.transforms)
-    call.run(tensors)
+        check_addresses(tensors, call.transforms)
+    # D and SFA once more, for rows that TMA does not reach.
+    every = (*tensors, d, sfa)
+    call.run(every, None, tuple(tensor.data_ptr() for tensor in every))
 
 
 def _layout_name(kind: _Kind) -> str:
@@ -325,16 +300,16 @@ def _check_layout(
         refuse(name, f"must have {meaning} = {size} elements", f"shape {tuple(layout.shape)}")
 
 
-def _prepare(tensors: Tensors, problem: GemmProblem, kind: _Kind) -> _Call:
+def _prepare(tensors: Tensors, problem: GemmProblem, kind: _Kind) -> PlannedCall:
     if problem.m == 0:
-        return _Call()
+        return PlannedCall()
     x, y, *_ = tensors
     transforms = needed(
         operand_transform("a[0]", x),
         operand_transform("b[0]", y),
-        *[as_it_is] * 4,
+        *[as_it_is] * 6,
     )
-    check_addresses(NAMES, tensors, transforms)
+    check_addresses(tensors, transforms)
     if transforms is not None:
         x, y = transforms[0](x), transforms[1](y)
     _, _, d, sfa, sfb, layout = tensors
@@ -348,4 +323,4 @@ def _prepare(tensors: Tensors, problem: GemmProblem, kind: _Kind) -> _Call:
         layout,
         kind.clears_padding,
     )
-    return _Call(plan, transforms)
+    return PlannedCall(plan, transforms)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
 from deep_gemm.call_cache import CallCache
 from deep_gemm.calls import (
     Operand,
-    Transforms,
+    PlannedCall,
     as_it_is,
     c_key,
     check_addresses,
@@ -33,7 +32,7 @@ from deep_gemm.checks import (
 from deep_gemm.config.gemm_config import BLOCK_K, Grouping
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.kernels.fp8_gemm import GemmTensors
-from deep_gemm.kernels.k_grouped import KGroupedPlan, plan_k_grouped
+from deep_gemm.kernels.k_grouped import plan_k_grouped
 from deep_gemm.runtime.device import arch_of
 from deep_gemm.scaling import RECIPE_1D1D, Recipes, check_scale_factors, resolve_recipe
 from deep_gemm.settings import sms_limit, usable_sms
@@ -42,42 +41,7 @@ from deep_gemm.utils.math import ceil_div
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """x, y, d, sfa, sfb and the groups' sizes: the order in which a launch takes their addresses."""
 
-NAMES = ("a[0]", "b[0]", "d")
-"""Arguments whose addresses must be aligned for TMA, in that order."""
-
-
-@dataclass(frozen=True)
-class _Call:
-    """What a call of known shapes has to do.
-
-    Attributes:
-        plan: the launches; None if there is nothing to compute.
-        transforms: what the tensors go through first, if any do.
-        copies_c: D becomes C first.
-        clears_d: D becomes zero.
-    """
-
-    plan: KGroupedPlan | None = None
-    transforms: Transforms | None = None
-    copies_c: bool = False
-    clears_d: bool = False
-
-    def run(self, tensors: Tensors, c: torch.Tensor | None) -> None:
-        """Does it."""
-        if self.copies_c and c is not None:
-            tensors[2].copy_(c)
-        if self.clears_d:
-            tensors[2].zero_()
-        if self.plan is None:
-            return
-        made: Sequence[torch.Tensor] = tensors
-        if self.transforms is not None:
-            # Held until the launch is enqueued: then their memory may be used again.
-            made = [f(tensor) for f, tensor in zip(self.transforms, tensors, strict=True)]
-        self.plan.launch(*(tensor.data_ptr() for tensor in made))
-
-
-_calls: CallCache[_Call] = CallCache()
+_calls: CallCache[PlannedCall] = CallCache()
 
 
 def k_grouped_fp8_gemm_nt_contiguous(
@@ -144,8 +108,8 @@ def k_grouped_fp8_gemm_nt_contiguous(
         problem = _check(tensors, c, (recipe, None, None))
         call = _calls.remember(key, _prepare(tensors, c, problem))
     elif (x.data_ptr() | y.data_ptr() | d.data_ptr()) % TMA_ALIGNMENT:
-        check_addresses(NAMES, tensors, call.transforms)
-    call.run(tensors, c)
+        check_addresses(tensors, call.transforms)
+    call.run(tensors, c, tuple(tensor.data_ptr() for tensor in tensors))
 
 
 def _check_sizes(ks: Sequence[int], tensors: Tensors) -> None:
@@ -208,21 +172,21 @@ def _check_flat(name: str, operand: torch.Tensor, rows: int, total_k: int) -> No
         refuse(name, rule, f"{operand.numel()} elements")
 
 
-def _prepare(tensors: Tensors, c: torch.Tensor | None, problem: GemmProblem) -> _Call:
+def _prepare(tensors: Tensors, c: torch.Tensor | None, problem: GemmProblem) -> PlannedCall:
     x, y, d, sfa, sfb, sizes = tensors
     if d.numel() == 0:
-        return _Call()
+        return PlannedCall()
     copies_c = c is not None and c.data_ptr() != d.data_ptr()
     total_k = x.numel() // problem.m
     if total_k == 0:
-        return _Call(copies_c=copies_c, clears_d=c is None)
+        return PlannedCall(copies_c=copies_c, clears_d=c is None)
     transforms = needed(
         *[as_it_is] * 3,
         sf_transform(sfa, is_1d1d=True, along_k_too=False),
         sf_transform(sfb, is_1d1d=True, along_k_too=False),
         as_it_is,
     )
-    check_addresses(NAMES, tensors, transforms)
+    check_addresses(tensors, transforms)
     if transforms is not None:
         sfa, sfb = transforms[3](sfa), transforms[4](sfb)
     plan = plan_k_grouped(
@@ -233,4 +197,4 @@ def _prepare(tensors: Tensors, c: torch.Tensor | None, problem: GemmProblem) -> 
         sizes,
         accumulates=c is not None,
     )
-    return _Call(plan, transforms, copies_c)
+    return PlannedCall(plan, transforms, copies_c)

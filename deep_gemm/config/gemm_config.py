@@ -148,8 +148,10 @@ class GemmConfig:
 
     @property
     def held_registers(self) -> int:
-        """Registers per math thread for final and partial sums, scale factors of two k blocks, or
-        of a whole group (for 1D1D, where they are many, of one), and a grouped block's place."""
+        """Registers per math thread for sums, scale factors and a grouped block's place.
+
+        Scale factors are those of two k blocks or of a whole group, for 1D1D of one k block.
+        """
         registers = (self.num_waves + self.num_accumulators) * self.block_n // 2
         if self.is_1d1d:
             registers += self.num_accumulators * (2 * self.num_waves + self.block_n // 4) + 4

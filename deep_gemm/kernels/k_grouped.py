@@ -47,8 +47,9 @@ class KGroupedPlan:
     num_groups: int
     device: torch.device
 
-    def launch(self, a: int, b: int, d: int, sfa: int, sfb: int, ks: int) -> None:
-        """Enqueues both on the device's current stream; all arguments are addresses."""
+    def launch(self, *addresses: int) -> None:
+        """Enqueues both on the device's current stream, for a, b, d, sfa, sfb and ks."""
+        a, b, d, sfa, sfb, ks = addresses
         # From PyTorch's allocator, which gives memory back in stream order.
         workspace = _workspace(self.num_groups, self.device)
         group_maps = align(workspace.data_ptr(), ALIGNMENT)

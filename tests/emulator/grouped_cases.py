@@ -115,5 +115,7 @@ PEERS = GroupedCase(
 STRETCHES = GroupedCase("k-grouped", k_grouped_config(64, 32, 3, 1), k_grouped([128, 0, 640]))
 SUMS = GroupedCase("k-grouped sums", k_grouped_config(64, 16, 3, 1), k_grouped([0, 256], c="d"))
 ONE_BLOCK = GroupedCase("one block", k_grouped_config(64, 32, 3, 1), k_grouped([256], m=8))
+# Two slices per warpgroup: one partial sum, and more k blocks than scale factors come together.
+IN_TURN = GroupedCase("in turn", k_grouped_config(128, 32, 3, 1), k_grouped([0, 640]))
 
-CASES = [PARTIAL, IDS, ENDS, ODD_ROWS, MANY, MASKED, PEERS, STRETCHES, SUMS, ONE_BLOCK]
+CASES = [PARTIAL, IDS, ENDS, ODD_ROWS, MANY, MASKED, PEERS, STRETCHES, SUMS, ONE_BLOCK, IN_TURN]

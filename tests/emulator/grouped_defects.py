@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.emulator.defects import KERNEL, LOAD_SF, LOAD_TILES, STORAGE, STORE, WRONG
+from tests.emulator.defects import KERNEL, LOAD_SF, LOAD_TILES, MULTIPLY, STORAGE, STORE, WRONG
 from tests.emulator.grouped_cases import (
     ENDS,
     IDS,
+    IN_TURN,
     MANY,
     MASKED,
     ODD_ROWS,
@@ -157,14 +158,6 @@ GROUP_MAPS = [
         ACQUIRE_A,
         CHANGE_A + ACQUIRE_A,
         "R31",
-        ONE_BLOCK,
-    ),
-    GroupedDefect(
-        "a map is changed, released and acquired",
-        LOAD_TILES,
-        ACQUIRE_A,
-        CHANGE_A + RELEASE + ACQUIRE_A,
-        "",
         ONE_BLOCK,
     ),
     GroupedDefect(
@@ -326,6 +319,14 @@ SCALE_FACTORS = [
         SUMS,
     ),
     GroupedDefect(
+        "a full group of scale factors is not ended",
+        MULTIPLY,
+        "min(left, kConfig.kSfGroup)",
+        "left",
+        "R11",
+        IN_TURN,
+    ),
+    GroupedDefect(
         "scale factors of B are everybody's",
         LOAD_SF,
         "args.sfb + block.b_batch * args.sfb_stride_batch +",
@@ -334,5 +335,15 @@ SCALE_FACTORS = [
         MASKED,
     ),
 ]
+
+# The neighbour of those that change a map: nothing uses it then, and all its fences are there.
+NO_DEFECT = GroupedDefect(
+    "a map is changed, released and acquired",
+    LOAD_TILES,
+    ACQUIRE_A,
+    CHANGE_A + RELEASE + ACQUIRE_A,
+    "",
+    ONE_BLOCK,
+)
 
 GROUPED_DEFECTS = [*BLOCK_RING, *SCHEDULERS, *GROUP_MAPS, *STORES, *SCALE_FACTORS]

@@ -15,7 +15,7 @@ from deep_gemm.jit.source import forget_headers
 from deep_gemm.kernels import fp8_gemm, k_grouped
 from tests.emulator.defects import WRONG
 from tests.emulator.grouped_cases import CASES, GroupedCase
-from tests.emulator.grouped_defects import GROUPED_DEFECTS, GroupedDefect
+from tests.emulator.grouped_defects import GROUPED_DEFECTS, NO_DEFECT, GroupedDefect
 from tests.emulator.test_defects import headers, seed, translated
 from tests.grouped_calls import forced
 
@@ -58,3 +58,8 @@ def test_without_a_defect_nothing_is_found(
 def test_a_defect_is_found(defect: GroupedDefect, headers: Path) -> None:
     seed(defect, headers)
     assert outcome(defect.case) == defect.outcome
+
+
+def test_a_map_may_be_changed_with_its_fences(headers: Path) -> None:
+    seed(NO_DEFECT, headers)
+    assert outcome(NO_DEFECT.case) == ""

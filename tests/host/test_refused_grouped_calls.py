@@ -192,6 +192,10 @@ CONTIGUOUS: dict[str, Case] = {
         lambda good: {"expected_m_for_psum_layout": 64},
         *("expected_m_for_psum_layout", "use_psum_layout", "64"),
     ),
+    "no expected rows": (
+        lambda good: {"use_psum_layout": True, "expected_m_for_psum_layout": 0},
+        *("expected_m_for_psum_layout", "positive int", "0"),
+    ),
 }
 
 MASKED: dict[str, Case] = {
