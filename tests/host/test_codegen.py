@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from deep_gemm.config.gemm_config import GemmConfig
+from deep_gemm.config.gemm_config import BLOCK_SLOT_BYTES, GemmConfig, Grouping
 from deep_gemm.config.legality import broken_rules
 from deep_gemm.config.sm90 import BLOCK_N
-from deep_gemm.jit.codegen import generate, wgmma_specialisation
+from deep_gemm.jit.codegen import generate, generate_k_group_maps, wgmma_specialisation
 from deep_gemm.jit.source import include_root, included_headers
-from deep_gemm.kernels.arguments import GemmArguments
+from deep_gemm.kernels.arguments import GemmArguments, KGroupMapsArguments
 
 GOLDEN = Path(__file__).parent / "golden"
 CONFIG = GemmConfig(128, 32, 4, 2, 2, 1)
@@ -27,7 +27,12 @@ def legal_configs() -> list[GemmConfig]:
         for (block_m, num_math_warpgroups), block_n in product(shapes, BLOCK_N)
         for num_stages, cluster in product((2, 3, 7), ((1, 1), (2, 1), (1, 2)))
     ]
-    return [config for config in configs if not broken_rules(config)]
+    kinds = product(Grouping, (1, 128), (2, 4))
+    variants = [
+        replace(config, grouping=grouping, gran_n=gran_n, d_bytes=d_bytes)
+        for config, (grouping, gran_n, d_bytes) in product(configs, kinds)
+    ]
+    return [config for config in variants if not broken_rules(config)]
 
 
 def test_the_text_is_the_golden_one(tmp_path: Path) -> None:
@@ -55,18 +60,19 @@ def test_the_wgmma_wrapper_lists_each_register_once(n: int) -> None:
     assert ': "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));' in text
 
 
-@pytest.mark.parametrize("config", legal_configs()[::17], ids=lambda config: config.name)
+@pytest.mark.parametrize("config", legal_configs()[::101], ids=lambda config: config.name)
 def test_both_languages_are_held_together(config: GemmConfig) -> None:
     text = generate(config, "90a").text
     asserted = dict(re.findall(r"static_assert\((.*) == (\d+)\);", text))
     assert asserted["sizeof(deep_gemm::SharedStorage<kConfig>)"] == str(config.smem_bytes)
     assert asserted["sizeof(deep_gemm::GemmArguments)"] == str(GemmArguments.cxx_size())
+    assert asserted["sizeof(deep_gemm::BlockSlot)"] == str(BLOCK_SLOT_BYTES)
     for name in ("num_accumulators", "num_threads", "d_swizzle_bytes"):
         assert asserted[f"kConfig.{name}()"] == str(getattr(config, name))
 
 
 def test_it_has_one_entry_with_the_launch_bounds_of_the_config() -> None:
-    for config in legal_configs()[::7]:
+    for config in legal_configs()[::47]:
         source = generate(config, "90a")
         assert source.arch == "90a"
         entry = rf"__launch_bounds__\({config.num_threads}, 1\)\s+{source.entry}\("
@@ -77,7 +83,10 @@ def test_it_has_one_entry_with_the_launch_bounds_of_the_config() -> None:
 
 
 def test_different_configs_have_different_names_and_texts() -> None:
-    configs = legal_configs()
+    configs = legal_configs()[::3]
+    assert {(c.grouping, c.gran_n, c.d_bytes) for c in configs} == set(
+        product(Grouping, (1, 128), (2, 4))
+    )
     sources = [generate(config, "90a") for config in configs]
     assert len(configs) > 300
     assert len({source.name for source in sources}) == len(configs)
@@ -91,8 +100,8 @@ def test_the_same_config_has_the_same_text() -> None:
 def test_the_initialiser_has_the_fields_of_the_struct_in_order() -> None:
     header = (include_root() / "config.cuh").read_text()
     _, _, body = header.partition("struct GemmConfig {")
-    fields = re.findall(r"^    int (\w+);", body, re.MULTILINE)
-    assert re.findall(r"\.(\w+) = \d+", CONFIG.initialiser()) == fields
+    fields = re.findall(r"^    (?:int|Grouping) (\w+);", body, re.MULTILINE)
+    assert re.findall(r"\.(\w+) = ", CONFIG.initialiser()) == fields
     assert len(fields) >= 6
 
 
@@ -101,3 +110,12 @@ def test_its_headers_are_ours_and_cover_all_roles() -> None:
     folders = {name.partition("/")[0] for name in names}
     assert {"common", "ptx", "layout", "pipeline", "scheduler", "mainloop", "epilogue"} <= folders
     assert "config.cuh" in names
+
+
+def test_the_maker_of_group_maps_is_held_to_its_arguments() -> None:
+    source = generate_k_group_maps("90a")
+    size = KGroupMapsArguments.cxx_size()
+    assert f"static_assert(sizeof(deep_gemm::KGroupMapsArguments) == {size});" in source.text
+    # One warp, as the kernel's shuffles and the launch have it.
+    assert re.search(rf"__launch_bounds__\(32\)\s+{source.entry}\(", source.text)
+    assert included_headers(source.text)
