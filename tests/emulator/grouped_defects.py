@@ -118,8 +118,8 @@ SCHEDULERS = [
     GroupedDefect(
         "a group begins unaligned",
         GROUP_ROWS,
-        "const int32_t first = min(align(before, alignment), rows);",
-        "const int32_t first = min(before, rows);",
+        "const uint32_t first = min(align(before, args.alignment), args.m);",
+        "const uint32_t first = before;",
         WRONG,
         ENDS,
     ),

@@ -14,6 +14,7 @@ from deep_gemm.jit.compiler import Compiler
 from deep_gemm.jit.nvcc import Nvcc, find_nvcc
 from deep_gemm.jit.nvrtc import Nvrtc
 from deep_gemm.jit.nvrtc_library import in_wheels
+from deep_gemm.kernels.arguments import ALIGNMENT, GemmArguments
 
 
 def compilers() -> list[Compiler]:
@@ -29,7 +30,9 @@ def test_what_compilers_write(compiler: Compiler) -> None:
     text = compiler.compile(generate(config, "90a")).ptx
     (kernel,) = parse(text).kernels.values()
     assert kernel.max_threads == config.num_threads
-    assert [(p.size, p.alignment, p.offset) for p in kernel.parameters] == [(640, 64, 0)]
+    (parameter,) = kernel.parameters
+    assert (parameter.size, parameter.offset) == (GemmArguments.cxx_size(), 0)
+    assert parameter.alignment == ALIGNMENT
     # Every statement of this text ends with a semicolon; the other ones with one are declarations.
     lines = [line.partition("//")[0].strip() for line in text[text.index("\n{") :].splitlines()]
     declared = sum(line.startswith((".reg", ".pragma")) for line in lines)
