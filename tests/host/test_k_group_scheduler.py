@@ -98,12 +98,15 @@ def test_maps_of_groups(
         min_size=1,
         max_size=70,
     ),
+    more_groups=st.sampled_from([0, 0, 0, 300]),
     total_k_blocks=st.sampled_from([1, 5, 64, 2**20, 2**24 - 1]),
 )
 def test_maps_of_sizes_that_make_no_sense(
-    schedulers: Schedulers, ks: list[int], total_k_blocks: int
+    schedulers: Schedulers, ks: list[int], more_groups: int, total_k_blocks: int
 ) -> None:
-    """Whole k blocks count, and groups end where the operands do: nothing lies outside."""
+    """Whole k blocks count, and groups end where the operands do: nothing lies outside. That many
+    more groups have 2**32 k blocks together."""
+    ks = ks + [INT_MAX] * more_groups
     k_blocks, left = [], total_k_blocks
     for k in ks:
         k_blocks.append(min(max(k, 0) // BLOCK_K, left))
