@@ -63,7 +63,7 @@ class PlannedCall:
         self.plan.launch(*(tensor.data_ptr() for tensor in made))
 
 
-NAMES = ("a[0]", "b[0]", "d")
+TMA_ARGUMENTS = ("a[0]", "b[0]", "d")
 """Arguments whose addresses must be aligned for TMA: the first three tensors of a launch."""
 
 
@@ -117,7 +117,7 @@ def check_addresses(tensors: tuple[torch.Tensor, ...], transforms: Transforms | 
     Raises:
         ArgumentError: one does not.
     """
-    for i, name in enumerate(NAMES):
+    for i, name in enumerate(TMA_ARGUMENTS):
         if transforms is None or transforms[i] is as_it_is:
             check_address(name, tensors[i].data_ptr(), TMA_ALIGNMENT)
 

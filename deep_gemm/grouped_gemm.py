@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -48,9 +48,8 @@ Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Te
 """x, y, d, sfa, sfb and the grouped layout."""
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """What a call asks for beyond its tensors; a part of its key.
+class _Kind(NamedTuple):
+    """What a call asks for beyond its tensors; a part of its key, and so made at every call.
 
     Attributes:
         layout: what the grouped layout holds.

@@ -96,10 +96,11 @@ def get_mk_alignment_for_contiguous_layout() -> int:
 def get_theoretical_mk_alignment_for_contiguous_layout(
     expected_m: int | None = None, num_groups: int | None = None
 ) -> int:
-    """The alignment at which the contiguous layout is fastest.
+    """The alignment that suits groups of an expected size: the lowest of 16, 32, 64 and 128 rows
+    that holds one, or 128.
 
-    A group's last tile is full of padding where groups are small, so the alignment follows the
-    height of the tiles that would be chosen for groups of the expected size.
+    A tile of that height then covers a group, and there is no more padding than its last tile
+    would have anyway. It is a rule, not a measurement; without padding (1) nothing is wasted.
 
     Args:
         expected_m: rows that a group is expected to have; with `num_groups`, all groups together.

@@ -44,8 +44,9 @@ LOAD_LATENCY = 3677.0
 OVERLAPPED_1D1D_CLOCKS = (123.5, 2.837)
 IN_TURN_1D1D_CLOCKS = (77.7, 4.726)
 LOAD_LATENCY_1D1D = 4214.0
-"""The same three where each column has its scale factor. These, and what is said of FP32, were
-fitted to 1149 kernels over ten weight gradients."""
+"""The same three where each column has its scale factor. These were fitted to the weight gradients
+of the sweep of grouped kernels in benchmarks/results; what is said of FP32 to the same, in a second
+fit, which chose better. Since then the main loop has changed."""
 
 EPILOGUE_CLOCKS = 344.0
 """Clocks per block from the last promotion to the first store."""
@@ -64,7 +65,8 @@ D_FP32_TRAFFIC = 2.457
 """Times that D passes the memory system where FP32 is added to it: it is read, too."""
 
 SECOND_TILE_TRAFFIC = 0.36
-"""Share of B that a second tile of rows brings from HBM once more, where groups have few rows."""
+"""Share of B that a second tile of rows brings from HBM once more, where groups have few rows; read
+off tiles of 16 and 32 rows in that sweep."""
 
 HBM_BYTES_PER_US = 2.372e6
 
