@@ -6,7 +6,8 @@
 //   D  [m, n], rows contiguous; overwritten, or added to
 //
 // One product, or many in one launch: m-grouped, where rows of A have different B, or k-grouped,
-// where stretches of K have different D. They differ by their scheduler only.
+// where stretches of K have different D. They differ by their scheduler, and by little else:
+// padding and partial rows of m-grouped blocks, the tensor maps of k-grouped ones.
 //
 // Roles, by warpgroup:
 //   0 .. num_math_warpgroups - 1   math: wait, WGMMA, promote, release; then store the block
