@@ -1,5 +1,7 @@
 // Blocks of an m-grouped product of which every group's number of rows is known: each group has
-// tiles of its own, so that its rows may begin anywhere, and groups of no rows take no time.
+// tiles of its own, so that its rows may begin anywhere, and groups of no rows take no time. A tile
+// is a block of each of a cluster's CTAs; those beyond the group's rows load and multiply as the
+// others do, whose tile of B they bring a part of, and store nothing.
 #pragma once
 
 #include "common/math.cuh"
@@ -42,7 +44,7 @@ DG_DEVICE GroupRows group_rows(const GemmArguments& args, uint32_t group) {
 // To be walked by a whole warp: it looks at 32 groups at a time, each lane at one.
 template <GemmConfig kConfig>
 struct GroupRowsScheduler {
-    static_assert(kConfig.cluster_m == 1, "a group may have an odd number of tiles");
+    static constexpr uint32_t kTileRows = kConfig.block_m * kConfig.cluster_m;
 
     const GemmArguments& args;
     PersistentCta<kConfig> cta;
@@ -71,7 +73,7 @@ struct GroupRowsScheduler {
         const GroupRows rows = {__shfl_sync(0xffffffff, mine.first, lane),
                                 __shfl_sync(0xffffffff, mine.valid, lane),
                                 __shfl_sync(0xffffffff, mine.stored, lane)};
-        const uint32_t tiles = ceil_div<uint32_t>(rows.stored, kConfig.block_m);
+        const uint32_t tiles = ceil_div(rows.stored, kTileRows);
         const uint32_t tiles_before =
             first_tile + __shfl_sync(0xffffffff, tiles_up_to, lane) - tiles;
         take_block(block, first_group + lane, rows, tiles,
@@ -84,7 +86,7 @@ struct GroupRowsScheduler {
     DG_DEVICE void look_at_groups() {
         const uint32_t group = first_group + ptx::lane_idx();
         mine = group < args.num_groups ? group_rows(args, group) : GroupRows{0, 0, 0};
-        tiles_up_to = ceil_div<uint32_t>(mine.stored, kConfig.block_m);
+        tiles_up_to = ceil_div(mine.stored, kTileRows);
 #pragma unroll
         for (int distance = 1; distance < 32; distance *= 2) {
             const uint32_t other = __shfl_up_sync(0xffffffff, tiles_up_to, distance);
@@ -103,14 +105,14 @@ struct GroupRowsScheduler {
     DG_DEVICE void take_block(BlockCoordinates& block, uint32_t group, const GroupRows& rows,
                               uint32_t tiles, uint32_t idx) const {
         const GridPosition at = block_order(idx, tiles, num_columns, args.band);
-        const uint32_t row = at.row * kConfig.block_m;
+        const uint32_t row = at.row * kTileRows;
         const uint32_t valid = rows.valid - min(rows.valid, row);
-        block = {.m = rows.first + row,
+        block = {.m = rows.first + row + cta.block_row(0),
                  .n = cta.block_column(at.column),
                  .b_batch = group,
                  .num_k_blocks = valid == 0 ? 0 : ceil_div<uint32_t>(args.k, kConfig.kBlockK),
-                 .valid_rows = min<uint32_t>(valid, kConfig.block_m),
-                 .stored_rows = min<uint32_t>(rows.stored - row, kConfig.block_m)};
+                 .valid_rows = cta.own_rows(valid),
+                 .stored_rows = cta.own_rows(rows.stored - row)};
         if (args.layout == GroupedLayout::kRowCounts) block.a_batch = block.d_batch = group;
     }
 };

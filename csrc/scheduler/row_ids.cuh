@@ -1,8 +1,9 @@
 // Blocks of an m-grouped product whose rows carry their group's id.
 //
-// Rows are cut into tiles of block_m, wherever groups begin. A tile is then one block per run of
-// equal ids in it; where the rows of a group are aligned to a multiple of block_m, that is one. So
-// no CTA has to know where groups begin: a tile's ids say all about it.
+// Rows are cut into tiles, one per cluster, wherever groups begin. A tile is then one block, of
+// each of the cluster's CTAs, per run of equal ids in it; where the rows of a group are aligned to
+// a multiple of the tile's, that is one. So no CTA has to know where groups begin: a tile's ids say
+// all about it.
 #pragma once
 
 #include "common/math.cuh"
@@ -19,7 +20,7 @@ namespace deep_gemm {
 // To be walked by a whole warp.
 template <GemmConfig kConfig>
 struct RowIdScheduler {
-    static_assert(kConfig.cluster_m == 1, "neighbouring tiles may belong to different groups");
+    static constexpr uint32_t kTileRows = kConfig.block_m * kConfig.cluster_m;
 
     const GemmArguments& args;
     PersistentCta<kConfig> cta;
@@ -32,7 +33,7 @@ struct RowIdScheduler {
     DG_DEVICE RowIdScheduler(const GemmArguments& args, uint32_t cta_idx, uint32_t num_ctas)
         : args(args),
           cta(cta_idx, num_ctas),
-          num_tiles(ceil_div<uint32_t>(args.m, kConfig.block_m)),
+          num_tiles(ceil_div(args.m, kTileRows)),
           num_columns(ceil_div<uint32_t>(args.n, kConfig.block_n * kConfig.cluster_n)) {}
 
     DG_DEVICE bool next_block(BlockCoordinates& block) {
@@ -43,12 +44,12 @@ struct RowIdScheduler {
         row += valid;
         // Padding behind a group is cleared together with its last rows.
         while (row < end_row && group_of(row) >= args.num_groups) row += run_length(group_of(row));
-        block = {.m = first_row,
+        block = {.m = first_row + cta.block_row(0),
                  .n = column,
                  .b_batch = valid == 0 ? 0 : group,
                  .num_k_blocks = valid == 0 ? 0 : ceil_div<uint32_t>(args.k, kConfig.kBlockK),
-                 .valid_rows = valid,
-                 .stored_rows = row - first_row};
+                 .valid_rows = cta.own_rows(valid),
+                 .stored_rows = cta.own_rows(row - first_row)};
         return true;
     }
 
@@ -57,8 +58,8 @@ struct RowIdScheduler {
         if (cta.next_cluster >= num_tiles * num_columns) return false;
         const GridPosition at = block_order(cta.next_cluster, num_tiles, num_columns, args.band);
         cta.next_cluster += cta.num_clusters;
-        row = at.row * kConfig.block_m;
-        end_row = min(row + kConfig.block_m, args.m);
+        row = at.row * kTileRows;
+        end_row = min(row + kTileRows, args.m);
         column = cta.block_column(at.column);
         return true;
     }

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import replace
 
-from deep_gemm.config.gemm_config import GRAN_N, MMA_M, GemmConfig, Grouping
+from deep_gemm.config.gemm_config import GRAN_N, MMA_M, GemmConfig
 
 SMEM_CAPACITY = 232_448
 """Dynamic shared memory that one CTA may have on SM90, in bytes."""
@@ -52,14 +52,6 @@ def cluster_splits_tiles(config: GemmConfig) -> str | None:
     return None
 
 
-def clusters_stay_in_one_group(config: GemmConfig) -> str | None:
-    """CTAs that share a tile of B belong to one group: in an m-grouped product the blocks below
-    each other may not."""
-    if config.grouping is Grouping.M_GROUPED and config.cluster_m != 1:
-        return f"cluster_m must be 1 for m-grouped products, got {config.cluster_m}"
-    return None
-
-
 def elements_are_supported(config: GemmConfig) -> str | None:
     """Scale factors per row of B or per 128 of them; D in BF16 or FP32."""
     if config.gran_n not in (1, GRAN_N):
@@ -96,7 +88,7 @@ def shared_memory_fits(config: GemmConfig) -> str | None:
 
 RULES: tuple[tuple[Rule, ...], ...] = (
     (elements_are_supported, block_m_fits_warpgroups, block_n_is_an_instruction_shape),
-    (cluster_splits_tiles, clusters_stay_in_one_group),
+    (cluster_splits_tiles,),
     (sums_fit_registers, rounds_split_slabs),
     (shared_memory_fits,),
 )

@@ -48,7 +48,7 @@ class GemmProblem:
     def has_unknown_tiles(self, config: GemmConfig) -> bool:
         """Whether the number of rows of tiles depends on how rows spread over groups."""
         is_m_grouped = self.grouping is Grouping.M_GROUPED and self.num_groups > 1
-        return is_m_grouped and self.alignment % config.block_m != 0
+        return is_m_grouped and self.alignment % (config.block_m * config.cluster_m) != 0
 
     def cluster_grid(self, config: GemmConfig) -> tuple[int, int]:
         """Rows and columns of clusters that cover D, all groups together.
@@ -58,8 +58,9 @@ class GemmProblem:
         """
         rows, columns = config.cluster_grid(self.m, self.n)
         if self.has_unknown_tiles(config):
-            unused = max(0.0, 1 - self.alignment / config.block_m) / 2
-            tiles = max(1.0, self.m / config.block_m + unused)
+            height = config.block_m * config.cluster_m
+            unused = max(0.0, 1 - self.alignment / height) / 2
+            tiles = max(1.0, self.m / height + unused)
             return round(self.num_groups * tiles), columns
         return rows * self.num_groups, columns
 

@@ -57,9 +57,7 @@ def cluster_candidates(problem: GemmProblem, block_m: int, block_n: int) -> list
     """Clusters that have two blocks to cover and two multiprocessors to run on."""
     clusters = [(1, 1)]
     if problem.num_sms >= 2:
-        # Neighbouring rows of blocks of an m-grouped product may belong to different groups.
-        can_share_b = problem.grouping is not Grouping.M_GROUPED
-        clusters += [(2, 1)] * (problem.m > block_m and can_share_b)
+        clusters += [(2, 1)] * (problem.m > block_m)
         clusters += [(1, 2)] * (problem.n > block_n)
     return clusters
 

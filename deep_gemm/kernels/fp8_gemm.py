@@ -255,7 +255,7 @@ def plan_m_grouped(
     )
     # Any group may begin anywhere and so need one tile more than its rows fill.
     batches, rows, _ = tensors.d.shape
-    max_rows = batches * -(-rows // config.block_m) + problem.num_groups
+    max_rows = batches * config.cluster_grid(rows, 1)[0] + problem.num_groups
     launch = persistent_launch(problem, config, arguments, maps, pointers, max_rows)
     every = (
         *(tensors.a, tensors.b, tensors.d, tensors.sfa, tensors.sfb),

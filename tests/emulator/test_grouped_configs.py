@@ -37,6 +37,8 @@ K_GROUPED = {"grouping": Grouping.K_GROUPED, "gran_n": 1, "d_bytes": 4}
 CONTIGUOUS = [
     GemmConfig(16, 16, 4, 1, 1, 2, **M_GROUPED),
     GemmConfig(64, 32, 2, 1, 1, 2, **M_GROUPED),
+    GemmConfig(16, 32, 3, 1, 2, 1, **M_GROUPED),
+    GemmConfig(64, 16, 3, 1, 2, 1, **M_GROUPED),
     GemmConfig(128, 16, 3, 2, **M_GROUPED),
     GemmConfig(64, 48, 3, 1, num_store_rounds=3, **M_GROUPED),
 ]

@@ -50,8 +50,6 @@ def check_candidate(problem: GemmProblem, config: GemmConfig) -> None:
     assert config.grouping is problem.grouping
     assert (config.gran_n, config.d_bytes) == (problem.gran_n, problem.d_bytes)
     assert config.cluster_size <= problem.num_sms
-    # CTAs of one cluster must belong to one group.
-    assert config.cluster_m == 1 or problem.grouping is not M_GROUPED
 
 
 @given(problem=problems)

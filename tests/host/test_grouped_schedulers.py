@@ -90,17 +90,19 @@ def walk(
     if layout != GroupedLayout.ROW_IDS:
         counts = [len(blocks) for blocks in ctas]
         assert max(counts) - min(counts) <= 1, "CTAs share the work evenly"
-    blocks = Blocks.together(ctas)
-    check_each(launch, blocks)
-    return blocks
+    for first in range(0, num_ctas, launch.config.cluster_size):
+        for cta in ctas[first : first + launch.config.cluster_size]:
+            check_each(launch, cta, ctas[first])
+    return Blocks.together(ctas)
 
 
-def check_each(launch: Launch, blocks: Blocks) -> None:
-    """Each block stores something, no more than it is high, and multiplies only where it must."""
+def check_each(launch: Launch, blocks: Blocks, leaders: Blocks) -> None:
+    """A cluster's first CTA always stores something, no CTA more than a block is high, and all
+    multiply together, only where one must."""
     assert (blocks.valid_rows <= blocks.stored_rows).all()
-    assert (blocks.stored_rows > 0).all()
     assert (blocks.stored_rows <= launch.config.block_m).all()
-    multiplies = blocks.valid_rows > 0
+    assert (leaders.stored_rows > 0).all()
+    multiplies = leaders.valid_rows > 0
     assert (blocks.num_k_blocks == np.where(multiplies, launch.num_k_blocks, 0)).all()
     assert (blocks.first_k_block == 0).all()
 
@@ -320,7 +322,7 @@ def test_row_counts_that_make_no_sense(
 
 # As many rows as D can have. One CTA per block, so that a single walk reaches any of them.
 
-TALL = next(config for config in M_GROUPED if config.block_m == 256 and config.cluster_n == 1)
+TALL = next(config for config in M_GROUPED if config.block_m == 256 and config.cluster_size == 1)
 NUM_TILES = -(-INT_MAX // 256)
 
 
