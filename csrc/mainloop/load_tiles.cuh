@@ -15,17 +15,23 @@ namespace deep_gemm {
 
 // Loads `kRows` rows of 128 bytes at (k, row) of matrix `batch` into a stage's tile. CTAs of a
 // cluster that need the same tile load an equal part of it each and multicast it to all of them.
-//   rank, kPeers   this CTA's place among those that share the tile, and their number
+//   rank, kPeers   this CTA's place among those that may share the tile, and their number
 //   mask           their cluster ranks, as bits
+//   is_shared      whether they do; if not, each loads all parts for itself
 template <int kRows, int kPeers>
 DG_DEVICE void load_tile(uint8_t* tile, const TensorMap* map, uint64_t* full, uint32_t k,
-                         uint32_t row, uint32_t batch, uint32_t rank, uint16_t mask) {
-    if constexpr (kPeers == 1) {
-        ptx::tma_load_3d(tile, map, full, k, row, batch);
-    } else {
-        constexpr uint32_t kPart = kRows / kPeers;
+                         uint32_t row, uint32_t batch, uint32_t rank, uint16_t mask,
+                         bool is_shared) {
+    constexpr uint32_t kPart = kRows / kPeers;
+    if (kPeers > 1 && is_shared) {
         ptx::tma_load_3d_multicast(tile + rank * kPart * GemmConfig::kBlockK, map, full, k,
                                    row + rank * kPart, batch, mask);
+        return;
+    }
+#pragma unroll
+    for (uint32_t part = 0; part < kPeers; ++part) {
+        ptx::tma_load_3d(tile + part * kPart * GemmConfig::kBlockK, map, full, k,
+                         row + part * kPart, batch);
     }
 }
 
@@ -58,10 +64,12 @@ DG_DEVICE void load_tiles(SharedStorage<kConfig>& smem, const GemmArguments& arg
                 pipeline.producer_acquire(state);
                 pipeline.producer_expect(state, kConfig.stage_tx_bytes());
                 uint64_t* full = pipeline.full_barrier(state);
-                load_tile<kConfig.block_m, kConfig.cluster_n>(
-                    smem.a[state.stage], map_a, full, k, block.m, block.a_batch, rank_n, mask_a);
+                load_tile<kConfig.block_m, kConfig.cluster_n>(smem.a[state.stage], map_a, full, k,
+                                                              block.m, block.a_batch, rank_n,
+                                                              mask_a, true);
                 load_tile<kConfig.block_n, kConfig.cluster_m>(
-                    smem.b[state.stage], map_b, full, k, block.n, block.b_batch, rank_m, mask_b);
+                    smem.b[state.stage], map_b, full, k, block.n, block.b_batch, rank_m, mask_b,
+                    kConfig.grouping != Grouping::kMGrouped || block.shares_b);
             }
             __syncwarp();
             state.advance();

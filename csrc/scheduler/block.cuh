@@ -20,6 +20,9 @@ struct BlockCoordinates {
     // valid_rows to stored_rows are padding and become zero.
     uint32_t valid_rows = 0;
     uint32_t stored_rows = 0;
+    // Whether the CTAs of the cluster that may share B (cluster_m of them) have the same tile of
+    // it.
+    uint32_t shares_b = 1;
 };
 
 }  // namespace deep_gemm

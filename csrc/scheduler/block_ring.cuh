@@ -63,7 +63,8 @@ struct BlockReader {
                  .first_k_block = ptx::uniform(slot.block.first_k_block),
                  .num_k_blocks = ptx::uniform(slot.block.num_k_blocks),
                  .valid_rows = ptx::uniform(slot.block.valid_rows),
-                 .stored_rows = ptx::uniform(slot.block.stored_rows)};
+                 .stored_rows = ptx::uniform(slot.block.stored_rows),
+                 .shares_b = ptx::uniform(slot.block.shares_b)};
         is_last = ptx::uniform(slot.is_last);
         return true;
     }

@@ -1,7 +1,9 @@
 // Blocks of an m-grouped product of which every group's number of rows is known: each group has
-// tiles of its own, so that its rows may begin anywhere, and groups of no rows take no time. A tile
-// is a block of each of a cluster's CTAs; those beyond the group's rows load and multiply as the
-// others do, whose tile of B they bring a part of, and store nothing.
+// tiles of its own, so that its rows may begin anywhere, and groups of no rows take no time.
+//
+// Tiles below each other in a group go to the CTAs of a cluster, which share B. What is left over
+// at a group's end, where its number of tiles does not divide, is a row of tiles: there the CTAs
+// take tiles beside each other, and load their own B.
 #pragma once
 
 #include "common/math.cuh"
@@ -44,15 +46,13 @@ DG_DEVICE GroupRows group_rows(const GemmArguments& args, uint32_t group) {
 // To be walked by a whole warp: it looks at 32 groups at a time, each lane at one.
 template <GemmConfig kConfig>
 struct GroupRowsScheduler {
-    static constexpr uint32_t kTileRows = kConfig.block_m * kConfig.cluster_m;
-
     const GemmArguments& args;
     PersistentCta<kConfig> cta;
-    uint32_t num_columns;      // of clusters
-    uint32_t first_group = 0;  // of the 32
-    uint32_t first_tile = 0;   // tiles of the groups before them
-    GroupRows mine;            // rows of this lane's group
-    uint32_t tiles_up_to;      // tiles of the lanes' groups up to this one's
+    uint32_t num_columns;        // of clusters
+    uint32_t first_group = 0;    // of the 32
+    uint32_t first_cluster = 0;  // clusters' blocks of the groups before them
+    GroupRows mine;              // rows of this lane's group
+    uint32_t clusters_up_to;     // clusters' blocks of the lanes' groups up to this one's
 
     DG_DEVICE GroupRowsScheduler(const GemmArguments& args, uint32_t cta_idx, uint32_t num_ctas)
         : args(args),
@@ -64,7 +64,7 @@ struct GroupRowsScheduler {
     DG_DEVICE bool next_block(BlockCoordinates& block) {
         uint32_t ahead;
         while ((ahead = groups_ahead()) == 0) {
-            first_tile += __shfl_sync(0xffffffff, tiles_up_to, 31);
+            first_cluster += __shfl_sync(0xffffffff, clusters_up_to, 31);
             first_group += 32;
             if (first_group >= args.num_groups) return false;
             look_at_groups();
@@ -73,46 +73,69 @@ struct GroupRowsScheduler {
         const GroupRows rows = {__shfl_sync(0xffffffff, mine.first, lane),
                                 __shfl_sync(0xffffffff, mine.valid, lane),
                                 __shfl_sync(0xffffffff, mine.stored, lane)};
-        const uint32_t tiles = ceil_div(rows.stored, kTileRows);
-        const uint32_t tiles_before =
-            first_tile + __shfl_sync(0xffffffff, tiles_up_to, lane) - tiles;
-        take_block(block, first_group + lane, rows, tiles,
-                   cta.next_cluster - tiles_before * num_columns);
+        const uint32_t end = first_cluster + __shfl_sync(0xffffffff, clusters_up_to, lane);
+        take_block(block, first_group + lane, rows,
+                   cta.next_cluster - (end - blocks_of(rows.stored)));
         cta.next_cluster += cta.num_clusters;
         return true;
     }
 
   private:
+    // Clusters beside each other in a row of tiles that is left over.
+    DG_DEVICE uint32_t clusters_left_over() const {
+        return ceil_div<uint32_t>(num_columns, kConfig.cluster_m);
+    }
+
+    // Blocks, each of a whole cluster, of a group with so many rows.
+    DG_DEVICE uint32_t blocks_of(uint32_t rows) const {
+        const uint32_t tiles = ceil_div<uint32_t>(rows, kConfig.block_m);
+        return tiles / kConfig.cluster_m * num_columns +
+               tiles % kConfig.cluster_m * clusters_left_over();
+    }
+
     DG_DEVICE void look_at_groups() {
         const uint32_t group = first_group + ptx::lane_idx();
         mine = group < args.num_groups ? group_rows(args, group) : GroupRows{0, 0, 0};
-        tiles_up_to = ceil_div(mine.stored, kTileRows);
+        clusters_up_to = blocks_of(mine.stored);
 #pragma unroll
         for (int distance = 1; distance < 32; distance *= 2) {
-            const uint32_t other = __shfl_up_sync(0xffffffff, tiles_up_to, distance);
-            if (ptx::lane_idx() >= distance) tiles_up_to += other;
+            const uint32_t other = __shfl_up_sync(0xffffffff, clusters_up_to, distance);
+            if (ptx::lane_idx() >= distance) clusters_up_to += other;
         }
     }
 
     // Of the 32 groups, as bits, those with blocks that this CTA's next one comes before the end
     // of.
     DG_DEVICE uint32_t groups_ahead() const {
-        const uint32_t end = (first_tile + tiles_up_to) * num_columns;
-        return __ballot_sync(0xffffffff, cta.next_cluster < end);
+        return __ballot_sync(0xffffffff, cta.next_cluster < first_cluster + clusters_up_to);
     }
 
     // Block `idx` of a group.
     DG_DEVICE void take_block(BlockCoordinates& block, uint32_t group, const GroupRows& rows,
-                              uint32_t tiles, uint32_t idx) const {
-        const GridPosition at = block_order(idx, tiles, num_columns, args.band);
-        const uint32_t row = at.row * kTileRows;
+                              uint32_t idx) const {
+        const uint32_t tiles = ceil_div<uint32_t>(rows.stored, kConfig.block_m);
+        const uint32_t cluster_rows = tiles / kConfig.cluster_m;
+        const bool shares_b = kConfig.cluster_m == 1 || idx < cluster_rows * num_columns;
+        GridPosition at;  // its first CTA's tile
+        if (shares_b) {
+            at = block_order(idx, cluster_rows, num_columns, args.band);
+            at.row *= kConfig.cluster_m;
+        } else {
+            const uint32_t left = idx - cluster_rows * num_columns;
+            at.row = cluster_rows * kConfig.cluster_m + left / clusters_left_over();
+            at.column = left % clusters_left_over() * kConfig.cluster_m + cta.rank_m;
+        }
+        const uint32_t first_row = at.row * kConfig.block_m;
+        const uint32_t row = first_row + (shares_b ? cta.block_row(0) : 0);
         const uint32_t valid = rows.valid - min(rows.valid, row);
-        block = {.m = rows.first + row + cta.block_row(0),
+        block = {.m = rows.first + row,
                  .n = cta.block_column(at.column),
                  .b_batch = group,
-                 .num_k_blocks = valid == 0 ? 0 : ceil_div<uint32_t>(args.k, kConfig.kBlockK),
-                 .valid_rows = cta.own_rows(valid),
-                 .stored_rows = cta.own_rows(rows.stored - row)};
+                 .num_k_blocks =
+                     first_row < rows.valid ? ceil_div<uint32_t>(args.k, kConfig.kBlockK) : 0,
+                 .valid_rows = min<uint32_t>(valid, kConfig.block_m),
+                 .stored_rows = min<uint32_t>(rows.stored - row, kConfig.block_m),
+                 .shares_b = shares_b};
         if (args.layout == GroupedLayout::kRowCounts) block.a_batch = block.d_batch = group;
     }
 };

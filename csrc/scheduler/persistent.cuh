@@ -26,10 +26,6 @@ struct PersistentCta {
     DG_HOST_DEVICE uint32_t block_row(uint32_t cluster_row) const {
         return (cluster_row * kConfig.cluster_m + rank_m) * kConfig.block_m;
     }
-    // This CTA's share of a run of rows that begins with its cluster's rows.
-    DG_HOST_DEVICE uint32_t own_rows(uint32_t rows) const {
-        return min<uint32_t>(rows - min<uint32_t>(rows, block_row(0)), kConfig.block_m);
-    }
     DG_HOST_DEVICE uint32_t block_column(uint32_t cluster_column) const {
         return (cluster_column * kConfig.cluster_n + rank_n) * kConfig.block_n;
     }

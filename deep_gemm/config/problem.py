@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 from deep_gemm.config.gemm_config import BLOCK_K, GRAN_N, GemmConfig, Grouping
 
@@ -48,7 +49,7 @@ class GemmProblem:
     def has_unknown_tiles(self, config: GemmConfig) -> bool:
         """Whether the number of rows of tiles depends on how rows spread over groups."""
         is_m_grouped = self.grouping is Grouping.M_GROUPED and self.num_groups > 1
-        return is_m_grouped and self.alignment % (config.block_m * config.cluster_m) != 0
+        return is_m_grouped and self.alignment % config.block_m != 0
 
     def cluster_grid(self, config: GemmConfig) -> tuple[int, int]:
         """Rows and columns of clusters that cover D, all groups together.
@@ -57,12 +58,13 @@ class GemmProblem:
         than its rows fill, or what the alignment leaves of that.
         """
         rows, columns = config.cluster_grid(self.m, self.n)
+        if self.grouping is not Grouping.M_GROUPED:
+            return rows * self.num_groups, columns
+        tiles = float(ceil(self.m / config.block_m))
         if self.has_unknown_tiles(config):
-            height = config.block_m * config.cluster_m
-            unused = max(0.0, 1 - self.alignment / height) / 2
-            tiles = max(1.0, self.m / height + unused)
-            return round(self.num_groups * tiles), columns
-        return rows * self.num_groups, columns
+            unused = max(0.0, 1 - self.alignment / config.block_m) / 2
+            tiles = max(1.0, self.m / config.block_m + unused)
+        return ceil(round(self.num_groups * tiles) / config.cluster_m), columns
 
     @property
     def output_bytes(self) -> int:

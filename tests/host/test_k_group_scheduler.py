@@ -193,6 +193,6 @@ def test_blocks_up_to_the_largest_coordinate(schedulers: Schedulers, is_tall: bo
             at = [block * place, 0] if is_tall else [0, block * place]
             first = int(first_k_blocks[group])
             assert table.tolist() == [
-                [*at, 0, 0, group, first, k_blocks, config.block_m, config.block_m]
+                [*at, 0, 0, group, first, k_blocks, config.block_m, config.block_m, 1]
             ]
     assert len(schedulers.walk(config, args, 2 * num_blocks, 2 * num_blocks)) == 0

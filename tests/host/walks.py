@@ -105,6 +105,7 @@ class Blocks:
     num_k_blocks: np.ndarray
     valid_rows: np.ndarray
     stored_rows: np.ndarray
+    shares_b: np.ndarray
 
     def __len__(self) -> int:
         return len(self.m)
@@ -157,25 +158,32 @@ class Schedulers:
     def walk_all(self, config: GemmConfig, args: GemmArguments, num_ctas: int) -> list[Blocks]:
         """The blocks of each CTA of a grid. The CTAs of a cluster walk side by side.
 
-        Of an m-grouped product some may have no rows of their own.
+        Those of an m-grouped product share B only where they say so.
         """
         ctas = [self.walk(config, args, cta, num_ctas) for cta in range(num_ctas)]
         for first in range(0, num_ctas, config.cluster_size):
-            leader = ctas[first].table()
+            leader = ctas[first]
             for rank in range(config.cluster_size):
-                expected = leader.copy()
+                got = ctas[first + rank]
+                assert (got.num_k_blocks == leader.num_k_blocks).all()
+                assert (got.shares_b == leader.shares_b).all()
+                if config.grouping is Grouping.M_GROUPED and config.cluster_m > 1:
+                    shares = got.shares_b == 1
+                    assert (got.b_batch == leader.b_batch)[shares].all()
+                    assert (got.n == leader.n)[shares].all()
+                    continue
+                expected = leader.table()
                 expected[:, 0] += rank % config.cluster_m * config.block_m
                 expected[:, 1] += rank // config.cluster_m * config.block_n
-                got = ctas[first + rank].table()
-                same = slice(0, -2 if config.grouping is Grouping.M_GROUPED else None)
-                assert (got[:, same] == expected[:, same]).all()
+                assert (got.table() == expected).all()
         return ctas
 
 
 def check_columns(config: GemmConfig, n: int, blocks: Blocks) -> np.ndarray:
     """The blocks' columns of blocks. They hang over the edge by less than a cluster."""
     assert not (blocks.n % config.block_n).any()
-    assert (blocks.n < config.cluster_grid(1, n)[1] * config.block_n * config.cluster_n).all()
+    most = -(-n // config.block_n) + config.cluster_size - 1
+    assert (blocks.n < most * config.block_n).all()
     return blocks.n // config.block_n
 
 
