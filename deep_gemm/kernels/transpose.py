@@ -11,7 +11,7 @@ from deep_gemm.checks import MAX_DIMENSION, TMA_ALIGNMENT, extent, refuse
 from deep_gemm.jit.build import build
 from deep_gemm.jit.source import KernelSource
 from deep_gemm.kernels.arguments import KernelArguments
-from deep_gemm.runtime.device import arch_of
+from deep_gemm.runtime.device import any_arch_of
 from deep_gemm.runtime.launch import KernelLaunch, Plan
 from deep_gemm.runtime.plan import make_plan
 from deep_gemm.utils.math import align, ceil_div
@@ -181,7 +181,7 @@ def _plan(source: torch.Tensor, out: torch.Tensor) -> Plan:
     arguments.rows, arguments.columns = rows, columns
     num_tiles = ceil_div(rows, TILE_ROWS) * ceil_div(columns * element_bytes, TILE_ROW_BYTES)
     launch = KernelLaunch(
-        kernel=build(generate_transpose(element_bytes, arch_of(source.device))),
+        kernel=build(generate_transpose(element_bytes, any_arch_of(source.device))),
         arguments=arguments,
         maps=(),
         pointers=(("source", extent(source)), ("out", extent(out))),
