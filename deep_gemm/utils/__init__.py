@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deep_gemm.utils import math
+from deep_gemm.utils import dist, math
+from deep_gemm.utils.dist import init_dist, uneven_all_gather
 from deep_gemm.utils.math import align, ceil_div, ceil_to_ue8m0
 
 if TYPE_CHECKING:
@@ -18,9 +19,13 @@ __all__ = [
     "align",
     "ceil_div",
     "ceil_to_ue8m0",
+    "dist",
+    "init_dist",
+    "math",
     "per_block_cast_to_fp8",
     "per_channel_cast_to_fp8",
     "per_token_cast_to_fp8",
+    "uneven_all_gather",
 ]
 
 
