@@ -31,6 +31,9 @@ def check_operand(argument: str, operand: object) -> tuple[torch.Tensor, torch.T
     data, sf = operand
     check_is_tensor(f"{argument}[0]", data)
     check_is_tensor(f"{argument}[1]", sf)
+    if data.dtype == torch.int8:
+        rule = "must have dtype torch.float8_e4m3fn on SM90 (packed FP4 operands are for SM100)"
+        refuse(f"{argument}[0]", rule, data.dtype)
     return data, sf
 
 
@@ -39,14 +42,6 @@ def check_is_tensor(argument: str, value: object) -> torch.Tensor:
     if not isinstance(value, torch.Tensor):
         refuse(argument, "must be a torch.Tensor", type(value).__name__)
     return value
-
-
-def check_fp8(argument: str, data: torch.Tensor, dims: int, device: torch.device) -> None:
-    """FP8 data of an operand: the number of dimensions, the dtype, and the device of the call."""
-    if data.dtype == torch.int8:
-        rule = "must have dtype torch.float8_e4m3fn on SM90 (packed FP4 operands are for SM100)"
-        refuse(argument, rule, data.dtype)
-    check_tensor(argument, data, dims, torch.float8_e4m3fn, device)
 
 
 NEWER = {

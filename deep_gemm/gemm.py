@@ -20,12 +20,12 @@ from deep_gemm.checks import (
     TMA_ALIGNMENT,
     check_c,
     check_dimensions,
-    check_fp8,
     check_is_tensor,
     check_newer,
     check_operand,
     check_output,
     check_shape,
+    check_tensor,
     check_tma_operand,
     check_tma_rows,
     refuse,
@@ -210,8 +210,8 @@ def _check(tensors: Tensors, c: torch.Tensor | None, recipes: Recipes) -> GemmPr
     """Checks everything but the addresses, which differ from call to call."""
     x, y, d, sfa, sfb = tensors
     device = x.device
-    check_fp8("a[0]", x, 2, device)
-    check_fp8("b[0]", y, 2, device)
+    check_tensor("a[0]", x, 2, torch.float8_e4m3fn, device)
+    check_tensor("b[0]", y, 2, torch.float8_e4m3fn, device)
     check_output("d", d, 2, device)
     (m, k), n = x.shape, y.shape[0]
     check_dimensions(m, n, k)

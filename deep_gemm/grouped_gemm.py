@@ -19,7 +19,6 @@ from deep_gemm.calls import (
 from deep_gemm.checks import (
     TMA_ALIGNMENT,
     check_dimensions,
-    check_fp8,
     check_index,
     check_is_tensor,
     check_newer,
@@ -27,6 +26,7 @@ from deep_gemm.checks import (
     check_output,
     check_positive,
     check_shape,
+    check_tensor,
     check_tma_operand,
     check_tma_rows,
     refuse,
@@ -277,8 +277,8 @@ def _check(tensors: Tensors, kind: _Kind) -> GemmProblem:
     """Checks everything but the addresses, which differ from call to call."""
     x, y, d, sfa, sfb, layout = tensors
     device = x.device
-    check_fp8("a[0]", x, 3 if kind.is_masked else 2, device)
-    check_fp8("b[0]", y, 3, device)
+    check_tensor("a[0]", x, 3 if kind.is_masked else 2, torch.float8_e4m3fn, device)
+    check_tensor("b[0]", y, 3, torch.float8_e4m3fn, device)
     check_output("d", d, x.dim(), device)
     (m, k), (num_groups, n, _) = x.shape[-2:], y.shape
     batch = (num_groups,) if kind.is_masked else ()

@@ -21,12 +21,12 @@ from deep_gemm.checks import (
     TMA_ALIGNMENT,
     check_c,
     check_dimensions,
-    check_fp8,
     check_index,
     check_is_tensor,
     check_newer,
     check_operand,
     check_output,
+    check_tensor,
     check_tma_rows,
     refuse,
 )
@@ -142,8 +142,8 @@ def _check(tensors: Tensors, c: torch.Tensor | None, recipes: Recipes) -> GemmPr
     """Checks everything but the addresses and the groups' sizes."""
     x, y, d, sfa, sfb, sizes = tensors
     device = x.device
-    check_fp8("a[0]", x, 1, device)
-    check_fp8("b[0]", y, 1, device)
+    check_tensor("a[0]", x, 1, torch.float8_e4m3fn, device)
+    check_tensor("b[0]", y, 1, torch.float8_e4m3fn, device)
     check_output("d", d, 3, device)
     num_groups, m, n = d.shape
     arch, recipe = arch_of(device), resolve_recipe(*recipes)
