@@ -44,27 +44,6 @@ def check_is_tensor(argument: str, value: object) -> torch.Tensor:
     return value
 
 
-NEWER = {
-    "alpha": "must be None or 1: no kernel here scales D; multiply one operand's scale factors",
-    "epilogue": "must be None: no kernel here has an epilogue; apply it to D",
-    "enable_overlap": "must be False: blocks of D are not signalled as they are done",
-    "max_block_n": "must be None: it belongs to enable_overlap, which no kernel here has",
-    "signal": "must be None: it belongs to enable_overlap, which no kernel here has",
-    "use_psum_layout": "must be False for k-grouped products on SM90; pass each group's size",
-    "use_padded_sf_layout": "must be False on SM90, whose scale factors lie without padding",
-}
-"""Arguments that other versions of the reference library do something with, and what to do here."""
-
-
-def check_newer(**arguments: object) -> None:
-    """Arguments of NEWER that ask for nothing: None, False, or a factor of 1."""
-    for argument, value in arguments.items():
-        if value is None or value is False:
-            continue
-        if argument != "alpha" or not isinstance(value, (int, float)) or value != 1:
-            refuse(argument, NEWER[argument], value)
-
-
 def check_tensor(
     argument: str, tensor: torch.Tensor, dims: int, dtype: torch.dtype, device: torch.device
 ) -> None:
@@ -187,3 +166,24 @@ def check_address(argument: str, address: int, alignment: int) -> None:
     """The tensor's first byte is aligned."""
     if address % alignment:
         refuse(argument, f"must start at a multiple of {alignment} bytes", f"address {address:#x}")
+
+
+NEWER = {
+    "alpha": "must be None or 1: no kernel here scales D; multiply one operand's scale factors",
+    "epilogue": "must be None: no kernel here has an epilogue; apply it to D",
+    "enable_overlap": "must be False: blocks of D are not signalled as they are done",
+    "max_block_n": "must be None: it belongs to enable_overlap, which no kernel here has",
+    "signal": "must be None: it belongs to enable_overlap, which no kernel here has",
+    "use_psum_layout": "must be False for k-grouped products on SM90; pass each group's size",
+    "use_padded_sf_layout": "must be False on SM90, whose scale factors lie without padding",
+}
+"""Arguments that other versions of the reference library do something with, and what to do here."""
+
+
+def check_newer(**arguments: object) -> None:
+    """Arguments of NEWER that ask for nothing: None, False, or a factor of 1."""
+    for argument, value in arguments.items():
+        if value is None or value is False:
+            continue
+        if argument != "alpha" or not isinstance(value, (int, float)) or value != 1:
+            refuse(argument, NEWER[argument], value)
