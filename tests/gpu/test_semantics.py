@@ -47,7 +47,7 @@ def test_experts_are_one_launch_whatever_the_layout(layout_name: str, by_ends: b
     a = a[0], sf_layouts(a[1])[layout_name]
     d = torch.empty(len(layout.row_groups), N, dtype=torch.bfloat16, device="cuda")
     index = layout.grouped_layout.cuda()
-    options = dict(use_psum_layout=by_ends)
+    options = {"use_psum_layout": by_ends}
     names = kernels_of(lambda: m_grouped_fp8_gemm_nt_contiguous(a, b, d, index, **options))
     assert len(names) == 1
 
