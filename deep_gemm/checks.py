@@ -31,9 +31,6 @@ def check_operand(argument: str, operand: object) -> tuple[torch.Tensor, torch.T
     data, sf = operand
     check_is_tensor(f"{argument}[0]", data)
     check_is_tensor(f"{argument}[1]", sf)
-    if data.dtype == torch.int8:
-        rule = "must have dtype torch.float8_e4m3fn on SM90 (packed FP4 operands are for SM100)"
-        refuse(f"{argument}[0]", rule, data.dtype)
     return data, sf
 
 
@@ -42,6 +39,19 @@ def check_is_tensor(argument: str, value: object) -> torch.Tensor:
     if not isinstance(value, torch.Tensor):
         refuse(argument, "must be a torch.Tensor", type(value).__name__)
     return value
+
+
+def check_fp8(argument: str, data: torch.Tensor, dims: int, device: torch.device) -> None:
+    """FP8 data of an operand: the number of dimensions, the dtype, and the device of the call."""
+    check_not_fp4(argument, data)
+    check_tensor(argument, data, dims, torch.float8_e4m3fn, device)
+
+
+def check_not_fp4(argument: str, data: torch.Tensor) -> None:
+    """Data that is not FP4, which is packed into int8."""
+    if data.dtype == torch.int8:
+        rule = "must have dtype torch.float8_e4m3fn on SM90 (packed FP4 operands are for SM100)"
+        refuse(argument, rule, data.dtype)
 
 
 def check_tensor(

@@ -20,12 +20,12 @@ from deep_gemm.checks import (
     TMA_ALIGNMENT,
     check_c,
     check_dimensions,
+    check_fp8,
     check_is_tensor,
     check_newer,
     check_operand,
     check_output,
     check_shape,
-    check_tensor,
     check_tma_operand,
     check_tma_rows,
     refuse,
@@ -33,7 +33,14 @@ from deep_gemm.checks import (
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_dense
 from deep_gemm.runtime.device import arch_of
-from deep_gemm.scaling import Recipes, as_recipes, check_recipe, check_scale_factors, resolve_recipe
+from deep_gemm.scaling import (
+    NO_RECIPES,
+    Recipes,
+    check_recipe,
+    check_scale_factors,
+    hashable,
+    resolve_recipe,
+)
 from deep_gemm.settings import sms_limit, usable_sms
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -93,9 +100,9 @@ def fp8_gemm_nt(
         >>> d = torch.empty(64, 2048, device="cuda", dtype=torch.bfloat16)
         >>> fp8_gemm_nt(a, b, d)
     """
-    check_newer(alpha=alpha, epilogue=epilogue)
-    recipes = as_recipes(recipe, recipe_a, recipe_b)
-    _gemm(check_operand("a", a), check_operand("b", b), d, c, recipes)
+    if alpha is not None or epilogue is not None:
+        check_newer(alpha=alpha, epilogue=epilogue)
+    _gemm(check_operand("a", a), check_operand("b", b), d, c, (recipe, recipe_a, recipe_b))
 
 
 def fp8_gemm_nn(
@@ -117,9 +124,9 @@ def fp8_gemm_nn(
     Raises:
         ArgumentError: as `fp8_gemm_nt`, which has the arguments too.
     """
-    check_newer(alpha=alpha, epilogue=epilogue)
-    recipes = as_recipes(recipe, recipe_a, recipe_b)
-    _gemm(check_operand("a", a), _transposed("b", b), d, c, recipes)
+    if alpha is not None or epilogue is not None:
+        check_newer(alpha=alpha, epilogue=epilogue)
+    _gemm(check_operand("a", a), _transposed("b", b), d, c, (recipe, recipe_a, recipe_b))
 
 
 def fp8_gemm_tn(
@@ -141,9 +148,9 @@ def fp8_gemm_tn(
     Raises:
         ArgumentError: as `fp8_gemm_nt`, which has the arguments too.
     """
-    check_newer(alpha=alpha, epilogue=epilogue)
-    recipes = as_recipes(recipe, recipe_a, recipe_b)
-    _gemm(_transposed("a", a), _transposed("b", b), d, c, recipes)
+    if alpha is not None or epilogue is not None:
+        check_newer(alpha=alpha, epilogue=epilogue)
+    _gemm(_transposed("a", a), _transposed("b", b), d, c, (recipe, recipe_a, recipe_b))
 
 
 def fp8_gemm_tt(
@@ -165,9 +172,9 @@ def fp8_gemm_tt(
     Raises:
         ArgumentError: as `fp8_gemm_nt`, which has the arguments too.
     """
-    check_newer(alpha=alpha, epilogue=epilogue)
-    recipes = as_recipes(recipe, recipe_a, recipe_b)
-    _gemm(_transposed("a", a), check_operand("b", b), d, c, recipes)
+    if alpha is not None or epilogue is not None:
+        check_newer(alpha=alpha, epilogue=epilogue)
+    _gemm(_transposed("a", a), check_operand("b", b), d, c, (recipe, recipe_a, recipe_b))
 
 
 fp8_fp4_gemm_nt = fp8_gemm_nt
@@ -190,6 +197,8 @@ def _gemm(
 ) -> None:
     (x, sfa), (y, sfb) = a, b
     check_is_tensor("d", d)
+    if recipes != NO_RECIPES:
+        recipes = hashable(recipes)
     addresses = x.data_ptr(), y.data_ptr(), d.data_ptr(), sfa.data_ptr(), sfb.data_ptr()
     key = (
         *(addresses[3] % 16 == 0, addresses[4] % 16 == 0, sms_limit(), *recipes),
@@ -210,8 +219,8 @@ def _check(tensors: Tensors, c: torch.Tensor | None, recipes: Recipes) -> GemmPr
     """Checks everything but the addresses, which differ from call to call."""
     x, y, d, sfa, sfb = tensors
     device = x.device
-    check_tensor("a[0]", x, 2, torch.float8_e4m3fn, device)
-    check_tensor("b[0]", y, 2, torch.float8_e4m3fn, device)
+    check_fp8("a[0]", x, 2, device)
+    check_fp8("b[0]", y, 2, device)
     check_output("d", d, 2, device)
     (m, k), n = x.shape, y.shape[0]
     check_dimensions(m, n, k)

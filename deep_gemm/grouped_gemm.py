@@ -19,6 +19,7 @@ from deep_gemm.calls import (
 from deep_gemm.checks import (
     TMA_ALIGNMENT,
     check_dimensions,
+    check_fp8,
     check_index,
     check_is_tensor,
     check_newer,
@@ -26,7 +27,6 @@ from deep_gemm.checks import (
     check_output,
     check_positive,
     check_shape,
-    check_tensor,
     check_tma_operand,
     check_tma_rows,
     refuse,
@@ -37,10 +37,11 @@ from deep_gemm.kernels.arguments import GroupedLayout
 from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_m_grouped
 from deep_gemm.runtime.device import arch_of
 from deep_gemm.scaling import (
+    NO_RECIPES,
     RECIPE_1D2D,
     Recipes,
-    as_recipes,
     check_scale_factors,
+    hashable,
     resolve_recipe,
 )
 from deep_gemm.settings import get_mk_alignment_for_contiguous_layout, sms_limit, usable_sms
@@ -127,7 +128,8 @@ def m_grouped_fp8_gemm_nt_contiguous(
         UnsupportedArchitectureError: the device is not SM90.
         CompilationError: the kernel could not be compiled.
     """
-    check_newer(epilogue=epilogue)
+    if epilogue is not None:
+        check_newer(epilogue=epilogue)
     if (grouped_layout is None) == (m_indices is None):
         both = "both" if m_indices is not None else "neither"
         refuse("grouped_layout", "must be given, or m_indices instead", both)
@@ -141,7 +143,7 @@ def m_grouped_fp8_gemm_nt_contiguous(
         get_mk_alignment_for_contiguous_layout(),
         ensure_zero_padding,
         expected_m_for_psum_layout,
-        as_recipes(recipe, recipe_a, recipe_b),
+        (recipe, recipe_a, recipe_b),
     )
     layout = m_indices if grouped_layout is None else grouped_layout
     _m_grouped(check_operand("a", a), check_operand("b", b), d, layout, kind)
@@ -238,8 +240,7 @@ def m_grouped_fp8_gemm_nt_masked(
         epilogue=epilogue, enable_overlap=enable_overlap, max_block_n=max_block_n, signal=signal
     )
     check_positive("expected_m", expected_m)
-    recipes = as_recipes(recipe, recipe_a, recipe_b)
-    kind = _Kind(GroupedLayout.ROW_COUNTS, 1, False, expected_m, recipes)
+    kind = _Kind(GroupedLayout.ROW_COUNTS, 1, False, expected_m, (recipe, recipe_a, recipe_b))
     _m_grouped(check_operand("a", a), check_operand("b", b), d, masked_m, kind)
 
 
@@ -254,6 +255,8 @@ def _m_grouped(
 ) -> None:
     (x, sfa), (y, sfb) = a, b
     check_is_tensor("d", d)
+    if kind.recipes != NO_RECIPES:
+        kind = kind._replace(recipes=hashable(kind.recipes))
     tensors = x, y, d, sfa, sfb, check_is_tensor(_layout_name(kind), layout)
     key = (
         *(kind, sms_limit(), sfa.data_ptr() % 16 == 0),
@@ -277,8 +280,8 @@ def _check(tensors: Tensors, kind: _Kind) -> GemmProblem:
     """Checks everything but the addresses, which differ from call to call."""
     x, y, d, sfa, sfb, layout = tensors
     device = x.device
-    check_tensor("a[0]", x, 3 if kind.is_masked else 2, torch.float8_e4m3fn, device)
-    check_tensor("b[0]", y, 3, torch.float8_e4m3fn, device)
+    check_fp8("a[0]", x, 3 if kind.is_masked else 2, device)
+    check_fp8("b[0]", y, 3, device)
     check_output("d", d, x.dim(), device)
     (m, k), (num_groups, n, _) = x.shape[-2:], y.shape
     batch = (num_groups,) if kind.is_masked else ()

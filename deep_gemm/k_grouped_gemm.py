@@ -21,12 +21,13 @@ from deep_gemm.checks import (
     TMA_ALIGNMENT,
     check_c,
     check_dimensions,
+    check_fp8,
     check_index,
     check_is_tensor,
     check_newer,
+    check_not_fp4,
     check_operand,
     check_output,
-    check_tensor,
     check_tma_rows,
     refuse,
 )
@@ -35,7 +36,7 @@ from deep_gemm.config.problem import GemmProblem
 from deep_gemm.kernels.fp8_gemm import GemmTensors
 from deep_gemm.kernels.k_grouped import plan_k_grouped
 from deep_gemm.runtime.device import arch_of
-from deep_gemm.scaling import RECIPE_1D1D, Recipes, as_recipes, check_scale_factors, resolve_recipe
+from deep_gemm.scaling import RECIPE_1D1D, Recipes, check_scale_factors, hashable, resolve_recipe
 from deep_gemm.settings import sms_limit, usable_sms
 from deep_gemm.utils.math import ceil_div
 
@@ -106,7 +107,7 @@ def k_grouped_fp8_gemm_nt_contiguous(
     known = ks if ks_cpu is None else ks_cpu
     if known is not None:
         _check_sizes(known, tensors)
-    recipes = as_recipes(recipe, None, None)
+    recipes = hashable((recipe, None, None))
     key = (
         *(recipes, sms_limit(), sfa.data_ptr() % 16 == 0, sfb.data_ptr() % 16 == 0),
         *((t.shape, t.stride(), t.dtype, t.device) for t in tensors),
@@ -134,6 +135,7 @@ def _check_sizes(ks: Sequence[int], tensors: Tensors) -> None:
         refuse("ks_cpu", rule, f"{len(ks)} sizes for d of shape {tuple(d.shape)}")
     for name, operand, rows in (("a[0]", x, d.shape[1]), ("b[0]", y, d.shape[2])):
         if operand.numel() != rows * sum(ks):
+            check_not_fp4(name, operand)
             rule = f"must have {rows} * sum(ks_cpu) = {rows * sum(ks)} elements"
             refuse(name, rule, operand.numel())
 
@@ -142,8 +144,8 @@ def _check(tensors: Tensors, c: torch.Tensor | None, recipes: Recipes) -> GemmPr
     """Checks everything but the addresses and the groups' sizes."""
     x, y, d, sfa, sfb, sizes = tensors
     device = x.device
-    check_tensor("a[0]", x, 1, torch.float8_e4m3fn, device)
-    check_tensor("b[0]", y, 1, torch.float8_e4m3fn, device)
+    check_fp8("a[0]", x, 1, device)
+    check_fp8("b[0]", y, 1, device)
     check_output("d", d, 3, device)
     num_groups, m, n = d.shape
     arch, recipe = arch_of(device), resolve_recipe(*recipes)

@@ -48,13 +48,15 @@ def check_recipe(recipe: ScalingRecipe) -> None:
 
 
 Recipes = tuple[Sequence[int] | None, Sequence[int] | None, Sequence[int] | None]
-"""The arguments recipe, recipe_a and recipe_b, hashable."""
+"""The arguments recipe, recipe_a and recipe_b."""
 
 
-def as_recipes(
-    recipe: Sequence[int] | None, recipe_a: Sequence[int] | None, recipe_b: Sequence[int] | None
-) -> Recipes:
+NO_RECIPES: Recipes = (None, None, None)
+
+
+def hashable(recipes: Recipes) -> Recipes:
     """The three arguments as parts of a call's key; callers may have lists for tuples."""
+    recipe, recipe_a, recipe_b = recipes
     if isinstance(recipe, list):
         recipe = tuple(recipe)
     if isinstance(recipe_a, list):
