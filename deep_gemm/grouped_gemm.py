@@ -236,9 +236,14 @@ def m_grouped_fp8_gemm_nt_masked(
         UnsupportedArchitectureError: the device is not SM90.
         CompilationError: the kernel could not be compiled.
     """
-    check_newer(
-        epilogue=epilogue, enable_overlap=enable_overlap, max_block_n=max_block_n, signal=signal
-    )
+    overlap = enable_overlap or max_block_n is not None or signal is not None
+    if overlap or epilogue is not None:
+        check_newer(
+            epilogue=epilogue,
+            enable_overlap=enable_overlap,
+            max_block_n=max_block_n,
+            signal=signal,
+        )
     check_positive("expected_m", expected_m)
     kind = _Kind(GroupedLayout.ROW_COUNTS, 1, False, expected_m, (recipe, recipe_a, recipe_b))
     _m_grouped(check_operand("a", a), check_operand("b", b), d, masked_m, kind)

@@ -51,6 +51,7 @@ from tests.grouped_operands import (
     Operand,
     exact_operand,
     flat_operand,
+    poison,
     row_ends,
     row_ids,
     sf_layouts,
@@ -192,6 +193,21 @@ def test_an_id_may_be_named_by_the_older_keyword() -> None:
         m_grouped_fp8_gemm_nt_contiguous(a, b, d, m_indices=ids)
 
     check_contiguous(run_contiguous(a, b, layout, call=call), a, b, layout)
+
+
+@pytest.mark.parametrize("alignment", [16, 128])
+@pytest.mark.parametrize("other", [0, 1, 2**31 - 1])
+def test_padding_may_carry_any_id(alignment: int, other: int) -> None:
+    """Callers that fill ids block by block, or from zeros; the reference reads the first of a block
+    alone. What comes out in padding is for nobody."""
+    layout = row_ids([(1, 5), (0, 7)], alignment)
+    a, b = grouped(len(layout.row_groups), 2)
+    poison(a, layout.row_groups < 0)
+    ids = torch.where(layout.row_groups < 0, other, layout.row_groups)
+    d = torch.full((len(ids), N), math.nan, dtype=BF16)
+    with mk_alignment(alignment):
+        m_grouped_fp8_gemm_nt_contiguous(a, b, d, ids)
+    check_contiguous(d, a, b, layout)
 
 
 # 4.6: the alignment
