@@ -159,12 +159,12 @@ struct Multiplier {
         }
     }
 
-    // Reads the scale factors of a whole group at its first k block; for 1D1D, where they would
-    // take too many registers, those of each k block when it comes.
+    // Reads the scale factors of a whole group at its first k block, or where they would take too
+    // many registers those of each k block when it comes.
     DG_DEVICE void read_scale_factors(ScaleFactors<kConfig> (&sf)[kConfig.kSfGroup], int k,
                                       bool ends_group) {
         if (k == 0) sf_reader.begin_group();
-        if (kConfig.is_1d1d()) {
+        if (!kConfig.reads_sf_groups()) {
             sf[k] = sf_reader.read(k);
             if (ends_group) sf_reader.end_group();
         } else if (k == 0) {
