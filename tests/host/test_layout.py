@@ -48,7 +48,8 @@ def packed_sf(mn: int, words: int, *groups: int) -> torch.Tensor:
 def test_the_names_are_the_same_functions_everywhere() -> None:
     for name in deep_gemm.utils.layout.__all__:
         assert getattr(deep_gemm.utils.layout, name) is getattr(deep_gemm, name)
-        assert name in deep_gemm.__all__
+        assert getattr(deep_gemm.utils, name) is getattr(deep_gemm, name)
+        assert name in deep_gemm.__all__ and name in deep_gemm.utils.__all__
         assert inspect.signature(getattr(deep_gemm, name))
     assert deep_gemm.get_col_major_tma_aligned_tensor is get_mn_major_tma_aligned_tensor
 
