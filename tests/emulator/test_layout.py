@@ -14,6 +14,7 @@ from deep_gemm import (
     get_mn_major_tma_aligned_tensor,
     transform_sf_into_required_layout,
 )
+from deep_gemm.kernels.pack_ue8m0 import k_grouped_pack_fp32_into_ue8m0, pack_fp32_into_ue8m0
 from deep_gemm.testing import assert_bitwise_equal
 from deep_gemm.testing.layout_reference import pack_k_grouped_ue8m0, pack_ue8m0
 from tests.packings import ends_of, powers_of_two, some_of_everything
@@ -108,8 +109,6 @@ def test_rows_of_no_group_may_hold_anything(counts: list[int], alignment: int, s
 
 def test_rows_of_no_group_are_left_alone() -> None:
     """Blocks of four rows that lie between groups, or behind the last, are not even written."""
-    from deep_gemm.kernels.pack_ue8m0 import pack_fp32_into_ue8m0
-
     sf, ends = powers(96, 4), torch.tensor([6, 40], dtype=torch.int32)
     out = torch.full((96, 1), 7, dtype=torch.int32)
     pack_fp32_into_ue8m0(sf, out, row_ends=ends, alignment=32)
@@ -139,6 +138,23 @@ def test_groups_with_ends_skip_the_rows_between_them(
     assert not packed[len(expected) :].any()
 
 
+def test_calls_that_differ_in_one_number_are_not_taken_for_each_other() -> None:
+    sf, ks = powers(6, 8), torch.tensor([160, 32], dtype=torch.int32)
+    out = [torch.empty(3, 8, dtype=torch.int32) for _ in range(2)]
+    for result, gran_k in zip(out, (32, 64), strict=True):
+        k_grouped_pack_fp32_into_ue8m0(sf, result, ks, gran_k)
+    assert torch.equal(out[0], pack_k_grouped_ue8m0(sf, [160, 32], 32))
+    assert torch.equal(out[1][:2], pack_k_grouped_ue8m0(sf[:4], [160, 32], 64))
+
+    rows, few = powers(64, 4), torch.tensor([20], dtype=torch.int32)
+    more = torch.tensor([20, 64], dtype=torch.int32)
+    for ends, last in ((few, 20), (more, 64), (None, 64)):
+        result = torch.zeros(64, 1, dtype=torch.int32)
+        pack_fp32_into_ue8m0(rows, result, row_ends=ends, alignment=4)
+        assert torch.equal(result[:last], pack_ue8m0(rows)[:last])
+        assert not result[last:].any()
+
+
 def test_the_sizes_that_count_are_those_of_the_device() -> None:
     sf = powers(6, 8)
     packed = pack_groups(sf, torch.tensor([128, 640], dtype=torch.int32), [512, 256])
@@ -153,6 +169,13 @@ def test_sizes_of_nonsense_read_nothing_beyond_the_end() -> None:
         for use_psum_layout in (False, True):
             packed = pack_groups(sf, layout, [512, 256], 128, 128, use_psum_layout)
             assert packed.shape == (2, 8)
+
+
+def test_groups_that_reach_beyond_the_end_are_cut_off_there() -> None:
+    sf = powers(6, 8)
+    packed = pack_groups(sf, torch.tensor([256, 768], dtype=torch.int32), [128, 640])
+    assert torch.equal(packed[:2], pack_k_grouped_ue8m0(sf, [256, 512], 128))
+    assert not packed[2].any()
 
 
 def test_the_forms_of_the_call_that_are_in_the_field() -> None:
@@ -171,10 +194,22 @@ def test_the_forms_of_the_call_that_are_in_the_field() -> None:
 
 
 def test_values_that_ue8m0_does_not_have_become_its_nan() -> None:
-    inf, nan = float("inf"), float("nan")
-    sf = torch.tensor([[1.0, 1.5, 4.0, -2.0], [0.0, nan, inf, 2.0**-127], [-0.0, 3.0, 0.5, 1e-40]])
-    bytes_ = pack(sf).flatten().view(torch.uint8)
-    assert bytes_.tolist() == [127, 255, 129, 255, 0, 255, 255, 255, 255, 255, 126, 255]
+    inf, nan, above, below = float("inf"), float("nan"), 1 + 2.0**-23, 1 - 2.0**-24
+    sf = torch.tensor(
+        [
+            [1.0, 1.5, 4.0, -2.0],
+            [0.0, nan, inf, 2.0**-127],
+            [-0.0, 3.0, 0.5, 1e-40],
+            [above, below, 2.0**127, 2.0**-126],
+        ]
+    )
+    expected = [
+        *(127, 255, 129, 255),
+        *(0, 255, 255, 255),
+        *(255, 255, 126, 255),
+        *(255, 255, 254, 1),
+    ]
+    assert pack(sf).flatten().view(torch.uint8).tolist() == expected
 
 
 # The layout that is required, on SM90 ...
