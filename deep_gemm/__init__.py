@@ -20,12 +20,22 @@ from deep_gemm.grouped_gemm import (
     m_grouped_fp8_gemm_nt_masked,
 )
 from deep_gemm.k_grouped_gemm import k_grouped_fp8_gemm_nt_contiguous
+from deep_gemm.layout import (
+    get_col_major_tma_aligned_tensor,
+    get_k_grouped_mn_major_tma_aligned_packed_ue8m0_tensor,
+    get_mn_major_tma_aligned_packed_ue8m0_tensor,
+    get_mn_major_tma_aligned_tensor,
+    get_tma_aligned_size,
+)
 from deep_gemm.quantize import (
     per_block_cast_to_fp8,
     per_channel_cast_to_fp8,
     per_token_cast_to_fp8,
 )
+from deep_gemm.required_layout import transform_sf_into_required_layout
 from deep_gemm.settings import (
+    get_k_alignment_for_contiguous_layout,
+    get_m_alignment_for_contiguous_layout,
     get_mk_alignment_for_contiguous_layout,
     get_num_sms,
     get_theoretical_mk_alignment_for_contiguous_layout,
@@ -50,9 +60,16 @@ __all__ = [
     "fp8_gemm_tn",
     "fp8_gemm_tt",
     "fp8_m_grouped_gemm_nt_masked",
+    "get_col_major_tma_aligned_tensor",
+    "get_k_alignment_for_contiguous_layout",
+    "get_k_grouped_mn_major_tma_aligned_packed_ue8m0_tensor",
+    "get_m_alignment_for_contiguous_layout",
     "get_mk_alignment_for_contiguous_layout",
+    "get_mn_major_tma_aligned_packed_ue8m0_tensor",
+    "get_mn_major_tma_aligned_tensor",
     "get_num_sms",
     "get_theoretical_mk_alignment_for_contiguous_layout",
+    "get_tma_aligned_size",
     "k_grouped_fp8_gemm_nt_contiguous",
     "m_grouped_fp8_gemm_nn_contiguous",
     "m_grouped_fp8_gemm_nt_contiguous",
@@ -62,4 +79,5 @@ __all__ = [
     "per_token_cast_to_fp8",
     "set_mk_alignment_for_contiguous_layout",
     "set_num_sms",
+    "transform_sf_into_required_layout",
 ]

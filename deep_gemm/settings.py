@@ -93,6 +93,13 @@ def get_mk_alignment_for_contiguous_layout() -> int:
     return _settings.mk_alignment
 
 
+get_m_alignment_for_contiguous_layout = get_mk_alignment_for_contiguous_layout
+"""Its name in version 1."""
+
+get_k_alignment_for_contiguous_layout = get_mk_alignment_for_contiguous_layout
+"""The same number, for the groups of a k-grouped product."""
+
+
 def get_theoretical_mk_alignment_for_contiguous_layout(
     expected_m: int | None = None, num_groups: int | None = None
 ) -> int:

@@ -36,6 +36,16 @@ def arch_of(device: torch.device) -> str:
 
 
 @functools.cache
+def any_arch_of(device: torch.device) -> str:
+    """What kernels that run on every architecture are compiled for: the device's own, whatever it
+    is."""
+    if device.type == "cpu":
+        return arch_of(device)
+    major, minor = torch.cuda.get_device_capability(device)
+    return SUPPORTED.get((major, minor), f"{major}{minor}")
+
+
+@functools.cache
 def num_sms_of(device: torch.device) -> int:
     """Multiprocessors of the device; for the emulator, those of an H100."""
     if device.type == "cpu":
