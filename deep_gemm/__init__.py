@@ -3,6 +3,7 @@
 Importing this package touches neither CUDA nor a compiler.
 """
 
+from deep_gemm import jit_kernels, legacy, testing, utils
 from deep_gemm._version import __version__
 from deep_gemm.errors import (
     ArgumentError,
@@ -12,9 +13,21 @@ from deep_gemm.errors import (
     MissingDependencyError,
     UnsupportedArchitectureError,
 )
-from deep_gemm.gemm import fp8_gemm_nn, fp8_gemm_nt, fp8_gemm_tn, fp8_gemm_tt
+from deep_gemm.gemm import (
+    fp8_fp4_gemm_nn,
+    fp8_fp4_gemm_nt,
+    fp8_fp4_gemm_tn,
+    fp8_fp4_gemm_tt,
+    fp8_gemm_nn,
+    fp8_gemm_nt,
+    fp8_gemm_tn,
+    fp8_gemm_tt,
+)
 from deep_gemm.grouped_gemm import (
     fp8_m_grouped_gemm_nt_masked,
+    m_grouped_fp8_fp4_gemm_nn_contiguous,
+    m_grouped_fp8_fp4_gemm_nt_contiguous,
+    m_grouped_fp8_fp4_gemm_nt_masked,
     m_grouped_fp8_gemm_nn_contiguous,
     m_grouped_fp8_gemm_nt_contiguous,
     m_grouped_fp8_gemm_nt_masked,
@@ -26,6 +39,13 @@ from deep_gemm.layout import (
     get_mn_major_tma_aligned_packed_ue8m0_tensor,
     get_mn_major_tma_aligned_tensor,
     get_tma_aligned_size,
+)
+from deep_gemm.legacy import (
+    gemm_fp8_fp8_bf16_nt,
+    k_grouped_wgrad_gemm_fp8_fp8_fp32_nt,
+    m_grouped_gemm_fp8_fp8_bf16_nt_contiguous,
+    m_grouped_gemm_fp8_fp8_bf16_nt_masked,
+    wgrad_gemm_fp8_fp8_fp32_nt,
 )
 from deep_gemm.quantize import (
     per_block_cast_to_fp8,
@@ -42,7 +62,8 @@ from deep_gemm.settings import (
     set_mk_alignment_for_contiguous_layout,
     set_num_sms,
 )
-from deep_gemm.utils import align, ceil_div, ceil_to_ue8m0
+from deep_gemm.testing import bench, bench_kineto, calc_diff
+from deep_gemm.utils import align, ceil_div, ceil_to_ue8m0, init_dist, uneven_all_gather
 
 __all__ = [
     "ArgumentError",
@@ -53,13 +74,21 @@ __all__ = [
     "UnsupportedArchitectureError",
     "__version__",
     "align",
+    "bench",
+    "bench_kineto",
+    "calc_diff",
     "ceil_div",
     "ceil_to_ue8m0",
+    "fp8_fp4_gemm_nn",
+    "fp8_fp4_gemm_nt",
+    "fp8_fp4_gemm_tn",
+    "fp8_fp4_gemm_tt",
     "fp8_gemm_nn",
     "fp8_gemm_nt",
     "fp8_gemm_tn",
     "fp8_gemm_tt",
     "fp8_m_grouped_gemm_nt_masked",
+    "gemm_fp8_fp8_bf16_nt",
     "get_col_major_tma_aligned_tensor",
     "get_k_alignment_for_contiguous_layout",
     "get_k_grouped_mn_major_tma_aligned_packed_ue8m0_tensor",
@@ -70,14 +99,27 @@ __all__ = [
     "get_num_sms",
     "get_theoretical_mk_alignment_for_contiguous_layout",
     "get_tma_aligned_size",
+    "init_dist",
+    "jit_kernels",
     "k_grouped_fp8_gemm_nt_contiguous",
+    "k_grouped_wgrad_gemm_fp8_fp8_fp32_nt",
+    "legacy",
+    "m_grouped_fp8_fp4_gemm_nn_contiguous",
+    "m_grouped_fp8_fp4_gemm_nt_contiguous",
+    "m_grouped_fp8_fp4_gemm_nt_masked",
     "m_grouped_fp8_gemm_nn_contiguous",
     "m_grouped_fp8_gemm_nt_contiguous",
     "m_grouped_fp8_gemm_nt_masked",
+    "m_grouped_gemm_fp8_fp8_bf16_nt_contiguous",
+    "m_grouped_gemm_fp8_fp8_bf16_nt_masked",
     "per_block_cast_to_fp8",
     "per_channel_cast_to_fp8",
     "per_token_cast_to_fp8",
     "set_mk_alignment_for_contiguous_layout",
     "set_num_sms",
+    "testing",
     "transform_sf_into_required_layout",
+    "uneven_all_gather",
+    "utils",
+    "wgrad_gemm_fp8_fp8_fp32_nt",
 ]

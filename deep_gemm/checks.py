@@ -41,11 +41,17 @@ def check_is_tensor(argument: str, value: object) -> torch.Tensor:
     return value
 
 
-def check_matrix(
-    argument: str, tensor: torch.Tensor, dtype: torch.dtype, device: torch.device
-) -> None:
-    """Two dimensions, the dtype, and the device of the call: a CUDA device, or the CPU."""
-    check_tensor(argument, tensor, 2, dtype, device)
+def check_fp8(argument: str, data: torch.Tensor, dims: int, device: torch.device) -> None:
+    """FP8 data of an operand: the number of dimensions, the dtype, and the device of the call."""
+    check_not_fp4(argument, data)
+    check_tensor(argument, data, dims, torch.float8_e4m3fn, device)
+
+
+def check_not_fp4(argument: str, data: torch.Tensor) -> None:
+    """Data that is not FP4, which is packed into int8."""
+    if data.dtype == torch.int8:
+        rule = "must have dtype torch.float8_e4m3fn on SM90 (packed FP4 operands are for SM100)"
+        refuse(argument, rule, data.dtype)
 
 
 def check_tensor(
@@ -175,3 +181,24 @@ def check_address(argument: str, address: int, alignment: int) -> None:
     """The tensor's first byte is aligned."""
     if address % alignment:
         refuse(argument, f"must start at a multiple of {alignment} bytes", f"address {address:#x}")
+
+
+NEWER = {
+    "alpha": "must be None or 1: no kernel here scales D; multiply one operand's scale factors",
+    "epilogue": "must be None: no kernel here has an epilogue; apply it to D",
+    "enable_overlap": "must be False: blocks of D are not signalled as they are done",
+    "max_block_n": "must be None: it belongs to enable_overlap, which no kernel here has",
+    "signal": "must be None: it belongs to enable_overlap, which no kernel here has",
+    "use_psum_layout": "must be False for k-grouped products on SM90; pass each group's size",
+    "use_padded_sf_layout": "must be False on SM90, whose scale factors lie without padding",
+}
+"""Arguments that other versions of the reference library do something with, and what to do here."""
+
+
+def check_newer(**arguments: object) -> None:
+    """Arguments of NEWER that ask for nothing: None, False, or a factor of 1."""
+    for argument, value in arguments.items():
+        if value is None or value is False:
+            continue
+        if argument != "alpha" or not isinstance(value, (int, float)) or value != 1:
+            refuse(argument, NEWER[argument], value)

@@ -20,8 +20,9 @@ from deep_gemm.checks import (
     TMA_ALIGNMENT,
     check_c,
     check_dimensions,
+    check_fp8,
     check_is_tensor,
-    check_matrix,
+    check_newer,
     check_operand,
     check_output,
     check_shape,
@@ -32,7 +33,14 @@ from deep_gemm.checks import (
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_dense
 from deep_gemm.runtime.device import arch_of
-from deep_gemm.scaling import Recipes, check_recipe, check_scale_factors, resolve_recipe
+from deep_gemm.scaling import (
+    NO_RECIPES,
+    Recipes,
+    check_recipe,
+    check_scale_factors,
+    hashable,
+    resolve_recipe,
+)
 from deep_gemm.settings import sms_limit, usable_sms
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -51,6 +59,8 @@ def fp8_gemm_nt(
     recipe_b: tuple[int, int] | None = None,
     compiled_dims: str = "nk",
     disable_ue8m0_cast: bool = False,
+    alpha: float | None = None,
+    epilogue: object = None,
 ) -> None:
     """Computes D = A @ B.T, or D = C + A @ B.T, of FP8 operands with fine-grained scale factors, on
     the current stream.
@@ -71,6 +81,8 @@ def fp8_gemm_nt(
         recipe_b: (gran_n, gran_k).
         compiled_dims: accepted for compatibility; sizes are run-time values here.
         disable_ue8m0_cast: accepted for compatibility; SM90 never rounds scale factors.
+        alpha: a factor, of which no kernel here has another than 1: None or 1.
+        epilogue: what else would be done with D; no kernel here has one: None.
 
     Operands with contiguous columns instead of contiguous rows are transposed by a kernel first.
     The addresses of all others and of d must be multiples of 16 bytes, and so must their rows and
@@ -88,6 +100,8 @@ def fp8_gemm_nt(
         >>> d = torch.empty(64, 2048, device="cuda", dtype=torch.bfloat16)
         >>> fp8_gemm_nt(a, b, d)
     """
+    if alpha is not None or epilogue is not None:
+        check_newer(alpha=alpha, epilogue=epilogue)
     _gemm(check_operand("a", a), check_operand("b", b), d, c, (recipe, recipe_a, recipe_b))
 
 
@@ -101,6 +115,8 @@ def fp8_gemm_nn(
     recipe_b: tuple[int, int] | None = None,
     compiled_dims: str = "nk",
     disable_ue8m0_cast: bool = False,
+    alpha: float | None = None,
+    epilogue: object = None,
 ) -> None:
     """Computes D = A @ B, or D = C + A @ B: `fp8_gemm_nt` with B stored as [k, n], and its scale
     factors likewise, [ceil(k / 128), ceil(n / 128)] or [ceil(k / 128), n].
@@ -108,6 +124,8 @@ def fp8_gemm_nn(
     Raises:
         ArgumentError: as `fp8_gemm_nt`, which has the arguments too.
     """
+    if alpha is not None or epilogue is not None:
+        check_newer(alpha=alpha, epilogue=epilogue)
     _gemm(check_operand("a", a), _transposed("b", b), d, c, (recipe, recipe_a, recipe_b))
 
 
@@ -121,6 +139,8 @@ def fp8_gemm_tn(
     recipe_b: tuple[int, int] | None = None,
     compiled_dims: str = "mn",
     disable_ue8m0_cast: bool = False,
+    alpha: float | None = None,
+    epilogue: object = None,
 ) -> None:
     """Computes D = A.T @ B, or D = C + A.T @ B: `fp8_gemm_nt` with A stored as [k, m] and B as
     [k, n], and their scale factors likewise.
@@ -128,6 +148,8 @@ def fp8_gemm_tn(
     Raises:
         ArgumentError: as `fp8_gemm_nt`, which has the arguments too.
     """
+    if alpha is not None or epilogue is not None:
+        check_newer(alpha=alpha, epilogue=epilogue)
     _gemm(_transposed("a", a), _transposed("b", b), d, c, (recipe, recipe_a, recipe_b))
 
 
@@ -141,6 +163,8 @@ def fp8_gemm_tt(
     recipe_b: tuple[int, int] | None = None,
     compiled_dims: str = "mn",
     disable_ue8m0_cast: bool = False,
+    alpha: float | None = None,
+    epilogue: object = None,
 ) -> None:
     """Computes D = A.T @ B.T, or D = C + A.T @ B.T: `fp8_gemm_nt` with A stored as [k, m], and its
     scale factors likewise.
@@ -148,7 +172,15 @@ def fp8_gemm_tt(
     Raises:
         ArgumentError: as `fp8_gemm_nt`, which has the arguments too.
     """
+    if alpha is not None or epilogue is not None:
+        check_newer(alpha=alpha, epilogue=epilogue)
     _gemm(_transposed("a", a), check_operand("b", b), d, c, (recipe, recipe_a, recipe_b))
+
+
+fp8_fp4_gemm_nt = fp8_gemm_nt
+fp8_fp4_gemm_nn = fp8_gemm_nn
+fp8_fp4_gemm_tn = fp8_gemm_tn
+fp8_fp4_gemm_tt = fp8_gemm_tt
 
 
 def _transposed(argument: str, operand: object) -> Operand:
@@ -165,6 +197,8 @@ def _gemm(
 ) -> None:
     (x, sfa), (y, sfb) = a, b
     check_is_tensor("d", d)
+    if recipes != NO_RECIPES:
+        recipes = hashable(recipes)
     addresses = x.data_ptr(), y.data_ptr(), d.data_ptr(), sfa.data_ptr(), sfb.data_ptr()
     key = (
         *(addresses[3] % 16 == 0, addresses[4] % 16 == 0, sms_limit(), *recipes),
@@ -185,8 +219,8 @@ def _check(tensors: Tensors, c: torch.Tensor | None, recipes: Recipes) -> GemmPr
     """Checks everything but the addresses, which differ from call to call."""
     x, y, d, sfa, sfb = tensors
     device = x.device
-    check_matrix("a[0]", x, torch.float8_e4m3fn, device)
-    check_matrix("b[0]", y, torch.float8_e4m3fn, device)
+    check_fp8("a[0]", x, 2, device)
+    check_fp8("b[0]", y, 2, device)
     check_output("d", d, 2, device)
     (m, k), n = x.shape, y.shape[0]
     check_dimensions(m, n, k)

@@ -19,13 +19,14 @@ from deep_gemm.calls import (
 from deep_gemm.checks import (
     TMA_ALIGNMENT,
     check_dimensions,
+    check_fp8,
     check_index,
     check_is_tensor,
+    check_newer,
     check_operand,
     check_output,
     check_positive,
     check_shape,
-    check_tensor,
     check_tma_operand,
     check_tma_rows,
     refuse,
@@ -36,9 +37,11 @@ from deep_gemm.kernels.arguments import GroupedLayout
 from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_m_grouped
 from deep_gemm.runtime.device import arch_of
 from deep_gemm.scaling import (
+    NO_RECIPES,
     RECIPE_1D2D,
     Recipes,
     check_scale_factors,
+    hashable,
     resolve_recipe,
 )
 from deep_gemm.settings import get_mk_alignment_for_contiguous_layout, sms_limit, usable_sms
@@ -87,6 +90,7 @@ def m_grouped_fp8_gemm_nt_contiguous(
     use_psum_layout: bool = False,
     ensure_zero_padding: bool = True,
     expected_m_for_psum_layout: int | None = None,
+    epilogue: object = None,
     *,
     m_indices: torch.Tensor | None = None,
 ) -> None:
@@ -116,6 +120,7 @@ def m_grouped_fp8_gemm_nt_contiguous(
         ensure_zero_padding: with `use_psum_layout`, False leaves D as it is in padding.
         expected_m_for_psum_layout: rows that a group is expected to have, for the choice of the
             kernel; results do not depend on it.
+        epilogue: what else would be done with D; no kernel here has one: None.
         m_indices: an older name of `grouped_layout`.
 
     Raises:
@@ -123,6 +128,8 @@ def m_grouped_fp8_gemm_nt_contiguous(
         UnsupportedArchitectureError: the device is not SM90.
         CompilationError: the kernel could not be compiled.
     """
+    if epilogue is not None:
+        check_newer(epilogue=epilogue)
     if (grouped_layout is None) == (m_indices is None):
         both = "both" if m_indices is not None else "neither"
         refuse("grouped_layout", "must be given, or m_indices instead", both)
@@ -154,6 +161,7 @@ def m_grouped_fp8_gemm_nn_contiguous(
     disable_ue8m0_cast: bool = False,
     use_psum_layout: bool = False,
     ensure_zero_padding: bool = True,
+    epilogue: object = None,
     *,
     m_indices: torch.Tensor | None = None,
 ) -> None:
@@ -178,6 +186,7 @@ def m_grouped_fp8_gemm_nn_contiguous(
         recipe_b,
         use_psum_layout=use_psum_layout,
         ensure_zero_padding=ensure_zero_padding,
+        epilogue=epilogue,
         m_indices=m_indices,
     )
 
@@ -193,6 +202,11 @@ def m_grouped_fp8_gemm_nt_masked(
     recipe_b: tuple[int, int] | None = None,
     compiled_dims: str = "nk",
     disable_ue8m0_cast: bool = False,
+    epilogue: object = None,
+    *,
+    enable_overlap: bool = False,
+    max_block_n: int | None = None,
+    signal: torch.Tensor | None = None,
 ) -> None:
     """Computes D[g, r] = A[g, r] @ B[g].T for the first masked_m[g] rows r of every group g, on the
     current stream. Other rows are neither looked at nor written.
@@ -212,18 +226,28 @@ def m_grouped_fp8_gemm_nt_masked(
         recipe_b: (gran_n, gran_k).
         compiled_dims: accepted for compatibility; sizes are run-time values here.
         disable_ue8m0_cast: accepted for compatibility; SM90 never rounds scale factors.
+        epilogue: what else would be done with D; no kernel here has one: None.
+        enable_overlap: whether blocks of D are signalled as they are done; not supported: False.
+        max_block_n: of `enable_overlap`: None.
+        signal: of `enable_overlap`: None.
 
     Raises:
         ArgumentError: an argument breaks a rule. Nothing was written.
         UnsupportedArchitectureError: the device is not SM90.
         CompilationError: the kernel could not be compiled.
     """
+    check_newer(
+        epilogue=epilogue, enable_overlap=enable_overlap, max_block_n=max_block_n, signal=signal
+    )
     check_positive("expected_m", expected_m)
     kind = _Kind(GroupedLayout.ROW_COUNTS, 1, False, expected_m, (recipe, recipe_a, recipe_b))
     _m_grouped(check_operand("a", a), check_operand("b", b), d, masked_m, kind)
 
 
 fp8_m_grouped_gemm_nt_masked = m_grouped_fp8_gemm_nt_masked
+m_grouped_fp8_fp4_gemm_nt_masked = m_grouped_fp8_gemm_nt_masked
+m_grouped_fp8_fp4_gemm_nt_contiguous = m_grouped_fp8_gemm_nt_contiguous
+m_grouped_fp8_fp4_gemm_nn_contiguous = m_grouped_fp8_gemm_nn_contiguous
 
 
 def _m_grouped(
@@ -231,6 +255,8 @@ def _m_grouped(
 ) -> None:
     (x, sfa), (y, sfb) = a, b
     check_is_tensor("d", d)
+    if kind.recipes != NO_RECIPES:
+        kind = kind._replace(recipes=hashable(kind.recipes))
     tensors = x, y, d, sfa, sfb, check_is_tensor(_layout_name(kind), layout)
     key = (
         *(kind, sms_limit(), sfa.data_ptr() % 16 == 0),
@@ -254,8 +280,8 @@ def _check(tensors: Tensors, kind: _Kind) -> GemmProblem:
     """Checks everything but the addresses, which differ from call to call."""
     x, y, d, sfa, sfb, layout = tensors
     device = x.device
-    check_tensor("a[0]", x, 3 if kind.is_masked else 2, torch.float8_e4m3fn, device)
-    check_tensor("b[0]", y, 3, torch.float8_e4m3fn, device)
+    check_fp8("a[0]", x, 3 if kind.is_masked else 2, device)
+    check_fp8("b[0]", y, 3, device)
     check_output("d", d, x.dim(), device)
     (m, k), (num_groups, n, _) = x.shape[-2:], y.shape
     batch = (num_groups,) if kind.is_masked else ()

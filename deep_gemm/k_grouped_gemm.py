@@ -21,11 +21,13 @@ from deep_gemm.checks import (
     TMA_ALIGNMENT,
     check_c,
     check_dimensions,
+    check_fp8,
     check_index,
     check_is_tensor,
+    check_newer,
+    check_not_fp4,
     check_operand,
     check_output,
-    check_tensor,
     check_tma_rows,
     refuse,
 )
@@ -34,7 +36,7 @@ from deep_gemm.config.problem import GemmProblem
 from deep_gemm.kernels.fp8_gemm import GemmTensors
 from deep_gemm.kernels.k_grouped import plan_k_grouped
 from deep_gemm.runtime.device import arch_of
-from deep_gemm.scaling import RECIPE_1D1D, Recipes, check_scale_factors, resolve_recipe
+from deep_gemm.scaling import RECIPE_1D1D, Recipes, check_scale_factors, hashable, resolve_recipe
 from deep_gemm.settings import sms_limit, usable_sms
 from deep_gemm.utils.math import ceil_div
 
@@ -54,9 +56,11 @@ def k_grouped_fp8_gemm_nt_contiguous(
     recipe: tuple[int, int, int] = (1, 1, 128),
     compiled_dims: str = "mn",
     use_psum_layout: bool = False,
+    epilogue: object = None,
     *,
     ks: Sequence[int] | None = None,
     ks_tensor: torch.Tensor | None = None,
+    use_padded_sf_layout: bool = False,
 ) -> None:
     """Computes D[g] = A_g @ B_g.T, or D[g] = C[g] + A_g @ B_g.T, for every group g, on the current
     stream. The groups' sizes are read on the device, without a synchronisation.
@@ -75,17 +79,22 @@ def k_grouped_fp8_gemm_nt_contiguous(
             leave D = C, or zero without C.
         recipe: (gran_m, gran_n, gran_k) of the scale factors: (1, 1, 128).
         compiled_dims: accepted for compatibility; sizes are run-time values here.
-        use_psum_layout: not supported on SM90.
+        use_psum_layout: not supported on SM90: False.
+        epilogue: what else would be done with D; no kernel here has one: None.
         ks: an older name of `ks_cpu`.
         ks_tensor: an older name of `grouped_layout`.
+        use_padded_sf_layout: not supported on SM90: False.
 
     Raises:
         ArgumentError: an argument breaks a rule. Nothing was written.
         UnsupportedArchitectureError: the device is not SM90.
         CompilationError: a kernel could not be compiled.
     """
-    if use_psum_layout:
-        refuse("use_psum_layout", "must be False on SM90", use_psum_layout)
+    check_newer(
+        epilogue=epilogue,
+        use_psum_layout=use_psum_layout,
+        use_padded_sf_layout=use_padded_sf_layout,
+    )
     if ks_cpu is not None and ks is not None:
         refuse("ks_cpu", "must be given, or ks instead", "both")
     if (grouped_layout is None) == (ks_tensor is None):
@@ -98,14 +107,15 @@ def k_grouped_fp8_gemm_nt_contiguous(
     known = ks if ks_cpu is None else ks_cpu
     if known is not None:
         _check_sizes(known, tensors)
+    recipes = hashable((recipe, None, None))
     key = (
-        *(recipe, sms_limit(), sfa.data_ptr() % 16 == 0, sfb.data_ptr() % 16 == 0),
+        *(recipes, sms_limit(), sfa.data_ptr() % 16 == 0, sfb.data_ptr() % 16 == 0),
         *((t.shape, t.stride(), t.dtype, t.device) for t in tensors),
         None if c is None else c_key(c, d),
     )
     call = _calls.get(key)
     if call is None:
-        problem = _check(tensors, c, (recipe, None, None))
+        problem = _check(tensors, c, recipes)
         call = _calls.remember(key, _prepare(tensors, c, problem))
     elif (x.data_ptr() | y.data_ptr() | d.data_ptr()) % TMA_ALIGNMENT:
         check_addresses(tensors, call.transforms)
@@ -125,6 +135,7 @@ def _check_sizes(ks: Sequence[int], tensors: Tensors) -> None:
         refuse("ks_cpu", rule, f"{len(ks)} sizes for d of shape {tuple(d.shape)}")
     for name, operand, rows in (("a[0]", x, d.shape[1]), ("b[0]", y, d.shape[2])):
         if operand.numel() != rows * sum(ks):
+            check_not_fp4(name, operand)
             rule = f"must have {rows} * sum(ks_cpu) = {rows * sum(ks)} elements"
             refuse(name, rule, operand.numel())
 
@@ -133,8 +144,8 @@ def _check(tensors: Tensors, c: torch.Tensor | None, recipes: Recipes) -> GemmPr
     """Checks everything but the addresses and the groups' sizes."""
     x, y, d, sfa, sfb, sizes = tensors
     device = x.device
-    check_tensor("a[0]", x, 1, torch.float8_e4m3fn, device)
-    check_tensor("b[0]", y, 1, torch.float8_e4m3fn, device)
+    check_fp8("a[0]", x, 1, device)
+    check_fp8("b[0]", y, 1, device)
     check_output("d", d, 3, device)
     num_groups, m, n = d.shape
     arch, recipe = arch_of(device), resolve_recipe(*recipes)

@@ -7,7 +7,8 @@ just before the first call.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -106,6 +107,11 @@ use_nvidia_tools = Knob(
     "1: another profiler or a sanitizer is at work, so bench_kineto measures nothing, returns 1.",
 )
 
+master_addr = Knob("MASTER_ADDR", "127.0.0.1", str, "Where the processes of init_dist meet.")
+master_port = Knob("MASTER_PORT", 8361, int, "The port of it.")
+num_nodes = Knob("WORLD_SIZE", 1, int, "Nodes that init_dist joins, each with its processes.")
+node_rank = Knob("RANK", 0, int, "The number of this node among those.")
+
 ALL: tuple[Knob[object], ...] = (  # type: ignore[assignment]
     jit_cache_dir,
     jit_use_nvrtc,
@@ -118,4 +124,19 @@ ALL: tuple[Knob[object], ...] = (  # type: ignore[assignment]
     emulator_arch,
     emulator_timing,
     use_nvidia_tools,
+    master_addr,
+    master_port,
+    num_nodes,
+    node_rank,
 )
+
+
+@contextmanager
+def without(name: str) -> Iterator[None]:
+    """An environment variable is unset, and afterwards as it was."""
+    before = os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[name] = before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,14 +47,27 @@ def check_recipe(recipe: ScalingRecipe) -> None:
         refuse("recipe", rule, (recipe.gran_m, recipe.gran_n, recipe.gran_k))
 
 
-Recipes = tuple[tuple[int, int, int] | None, tuple[int, int] | None, tuple[int, int] | None]
+Recipes = tuple[Sequence[int] | None, Sequence[int] | None, Sequence[int] | None]
 """The arguments recipe, recipe_a and recipe_b."""
 
 
+NO_RECIPES: Recipes = (None, None, None)
+
+
+def hashable(recipes: Recipes) -> Recipes:
+    """The three arguments as parts of a call's key; callers may have lists for tuples."""
+    recipe, recipe_a, recipe_b = recipes
+    if isinstance(recipe, list):
+        recipe = tuple(recipe)
+    if isinstance(recipe_a, list):
+        recipe_a = tuple(recipe_a)
+    if isinstance(recipe_b, list):
+        recipe_b = tuple(recipe_b)
+    return recipe, recipe_a, recipe_b
+
+
 def resolve_recipe(
-    recipe: tuple[int, int, int] | None,
-    recipe_a: tuple[int, int] | None,
-    recipe_b: tuple[int, int] | None,
+    recipe: Sequence[int] | None, recipe_a: Sequence[int] | None, recipe_b: Sequence[int] | None
 ) -> ScalingRecipe:
     """The recipe that a call asked for: `recipe`, or `recipe_a` with `recipe_b`, or the default.
 
@@ -68,14 +82,16 @@ def resolve_recipe(
     if recipe is not None:
         if recipe_a is not None or recipe_b is not None:
             refuse("recipe", "excludes recipe_a and recipe_b", (recipe, recipe_a, recipe_b))
-        if len(recipe) != 3:
-            refuse("recipe", "must be (gran_m, gran_n, gran_k)", recipe)
+        if not isinstance(recipe, (tuple, list)) or len(recipe) != 3:
+            refuse("recipe", "must be (gran_m, gran_n, gran_k)", repr(recipe))
         return ScalingRecipe(*recipe)
     if recipe_a is None and recipe_b is None:
         return RECIPE_1D2D
     if recipe_a is None or recipe_b is None:
         refuse("recipe_a, recipe_b", "must be given together", (recipe_a, recipe_b))
-    if len(recipe_a) != 2 or len(recipe_b) != 2 or recipe_a[1] != recipe_b[1]:
+    halves = recipe_a, recipe_b
+    pairs = all(isinstance(half, (tuple, list)) and len(half) == 2 for half in halves)
+    if not pairs or recipe_a[1] != recipe_b[1]:
         rule = "must be (gran_m, gran_k) and (gran_n, gran_k) with the same gran_k"
         refuse("recipe_a, recipe_b", rule, (recipe_a, recipe_b))
     return ScalingRecipe(recipe_a[0], recipe_b[0], recipe_a[1])

@@ -11,6 +11,7 @@ from deep_gemm.testing.bench import (
     profile_kernels,
     suppress_stdout_stderr,
 )
+from deep_gemm.testing.filters import ignore_env, test_filter
 from deep_gemm.testing.grouped_reference import by_k_group, by_masked_group, by_row_group
 from deep_gemm.testing.numeric import (
     GuardedOutput,
@@ -47,7 +48,9 @@ __all__ = [
     "get_arch_major",
     "guarded_output",
     "host_time",
+    "ignore_env",
     "max_scaled_error",
     "profile_kernels",
     "suppress_stdout_stderr",
+    "test_filter",
 ]

@@ -62,7 +62,7 @@ MATRICES = [
 @pytest.mark.parametrize(("tensor", "device", "rule", "got"), MATRICES)
 def test_refuses_a_matrix(tensor: torch.Tensor, device: torch.device, rule: str, got: str) -> None:
     with refuses("x", rule, got):
-        checks.check_matrix("x", tensor, torch.float32, device)
+        checks.check_tensor("x", tensor, 2, torch.float32, device)
 
 
 def test_refuses_a_shape() -> None:

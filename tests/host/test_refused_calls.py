@@ -96,6 +96,10 @@ CALLS: dict[str, tuple[Callable[..., Call], str, str, str]] = {
         lambda a, b, d: ((a[0], matrix(FP32, M - 1, 4)), b, d),
         *("a[1]", r"\(64, 4\)", r"\(63, 4\)"),
     ),
+    "SFA transposed": (
+        lambda a, b, d: ((a[0], matrix(FP32, 4, M)), b, d),
+        *("a[1]", r"= \(64, 4\)", r"\(4, 64\)"),
+    ),
     "SFB per token": (
         lambda a, b, d: (a, (b[0], matrix(FP32, N, 4)), d),
         *("b[1]", r"\[ceil\(256 / 128\), ceil\(512 / 128\)\] = \(2, 4\)", r"\(256, 4\)"),

@@ -1,0 +1,176 @@
+"""The names that engines import: each is a plain function with the reference's arguments, aliases
+are one object, submodules are there, and what cannot run is absent."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import deep_gemm
+
+# What is added in later versions comes behind; keyword-only arguments are older or forks' names.
+DENSE = (
+    "a b d c=None recipe=None recipe_a=None recipe_b=None compiled_dims='{}' "
+    "disable_ue8m0_cast=False alpha=None epilogue=None"
+)
+GROUPED = (
+    "recipe=None recipe_a=None recipe_b=None compiled_dims='nk' disable_ue8m0_cast=False "
+    "{}epilogue=None"
+)
+PSUM = "use_psum_layout=False ensure_zero_padding=True "
+MASKED = "a b d masked_m expected_m " + GROUPED.format("")
+OVERLAP = " * enable_overlap=False max_block_n=None signal=None"
+SIGNATURES = {
+    "fp8_gemm_nt": DENSE.format("nk"),
+    "fp8_gemm_nn": DENSE.format("nk"),
+    "fp8_gemm_tn": DENSE.format("mn"),
+    "fp8_gemm_tt": DENSE.format("mn"),
+    "m_grouped_fp8_gemm_nt_contiguous": (
+        "a b d grouped_layout=None "
+        + GROUPED.format(PSUM + "expected_m_for_psum_layout=None ")
+        + " * m_indices=None"
+    ),
+    "m_grouped_fp8_gemm_nn_contiguous": (
+        "a b d grouped_layout=None " + GROUPED.format(PSUM) + " * m_indices=None"
+    ),
+    "m_grouped_fp8_gemm_nt_masked": MASKED + OVERLAP,
+    "k_grouped_fp8_gemm_nt_contiguous": (
+        "a b d ks_cpu=None grouped_layout=None c=None recipe=(1,1,128) compiled_dims='mn' "
+        "use_psum_layout=False epilogue=None * ks=None ks_tensor=None use_padded_sf_layout=False"
+    ),
+    "gemm_fp8_fp8_bf16_nt": "lhs rhs out disable_ue8m0_cast=False",
+    "m_grouped_gemm_fp8_fp8_bf16_nt_contiguous": "lhs rhs out m_indices disable_ue8m0_cast=False",
+    "m_grouped_gemm_fp8_fp8_bf16_nt_masked": (
+        "lhs rhs out masked_m expected_m disable_ue8m0_cast=False"
+    ),
+    "wgrad_gemm_fp8_fp8_fp32_nt": "lhs rhs out",
+    "k_grouped_wgrad_gemm_fp8_fp8_fp32_nt": "lhs rhs out batch_sizes",
+    "get_theoretical_mk_alignment_for_contiguous_layout": "expected_m=None num_groups=None",
+    "testing.bench": "fn num_warmups=5 num_tests=10 high_precision=False",
+    "testing.bench_kineto": (
+        "fn kernel_names num_tests=30 suppress_kineto_output=False trace_path=None flush_l2=True "
+        "with_multiple_kernels=False barrier=None"
+    ),
+    "testing.calc_diff": "x y",
+    "testing.count_bytes": "*tensors",
+    "testing.assert_bitwise_equal": "x y label=''",
+    "testing.get_arch_major": "",
+    "testing.test_filter": "condition",
+    "testing.ignore_env": "name condition",
+    "utils.dist.init_dist": "local_rank num_local_ranks",
+    "utils.dist.uneven_all_gather": "tensor dim=0 group=None",
+    "utils.dist.dist_print": "s='' once_in_node=False",
+}
+
+ALIASES = {
+    "fp8_gemm_nt": ["fp8_fp4_gemm_nt"],
+    "fp8_gemm_nn": ["fp8_fp4_gemm_nn"],
+    "fp8_gemm_tn": ["fp8_fp4_gemm_tn"],
+    "fp8_gemm_tt": ["fp8_fp4_gemm_tt"],
+    "m_grouped_fp8_gemm_nt_contiguous": ["m_grouped_fp8_fp4_gemm_nt_contiguous"],
+    "m_grouped_fp8_gemm_nn_contiguous": ["m_grouped_fp8_fp4_gemm_nn_contiguous"],
+    "m_grouped_fp8_gemm_nt_masked": [
+        "m_grouped_fp8_fp4_gemm_nt_masked",
+        "fp8_m_grouped_gemm_nt_masked",
+    ],
+    "get_mk_alignment_for_contiguous_layout": [
+        "get_m_alignment_for_contiguous_layout",
+        "get_k_alignment_for_contiguous_layout",
+    ],
+    "get_mn_major_tma_aligned_tensor": ["get_col_major_tma_aligned_tensor"],
+    "testing.bench": ["bench"],
+    "testing.bench_kineto": ["bench_kineto"],
+    "testing.calc_diff": ["calc_diff"],
+}
+
+SUBMODULES = {
+    "utils": "align ceil_div ceil_to_ue8m0 get_tma_aligned_size per_token_cast_to_fp8 init_dist",
+    "utils.math": "align ceil_div ceil_to_ue8m0 per_block_cast_to_fp8 per_channel_cast_to_fp8",
+    "utils.layout": "transform_sf_into_required_layout get_mn_major_tma_aligned_tensor",
+    "utils.dist": "init_dist uneven_all_gather dist_print",
+    "testing": "empty_suppress suppress_stdout_stderr bench_kineto",
+    "legacy": "gemm_fp8_fp8_bf16_nt wgrad_gemm_fp8_fp8_fp32_nt",
+    "jit_kernels.utils": "set_num_sms get_num_sms get_tma_aligned_size ceil_div",
+}
+
+# Nothing here runs so far, or on SM90 at all; engines take a name for a promise.
+ABSENT = """
+    k_grouped_fp8_gemm_tn_contiguous fp8_fp4_mega_moe bf16_mega_moe mega_mhc bf16_mega_gate
+    get_symm_buffer_for_mega_moe transform_weights_for_mega_moe get_block_m_for_mega_moe
+    fp8_fp4_sparse_mqa_logits fp8_fp4_paged_sparse_mqa_logits get_sparse_mqa_logits_metadata
+    get_paged_sparse_mqa_logits_metadata cublaslt_gemm_nt cublaslt_gemm_nn cublaslt_gemm_tn
+    cublaslt_gemm_tt cublaslt_nvfp4_gemm_nt get_compile_mode set_compile_mode compile_only
+    batched_syrk batched_symm fp4_gemm_nt m_grouped_fp4_gemm_nt_contiguous mega _C epilogue
+    locality_domain
+"""
+
+
+def resolve(path: str) -> object:
+    found: object = deep_gemm
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def as_text(function: object) -> str:
+    """A signature as SIGNATURES writes it."""
+    words, keyword_only = [], False
+    for parameter in inspect.signature(function).parameters.values():  # type: ignore[arg-type]
+        if parameter.kind is parameter.KEYWORD_ONLY and not keyword_only:
+            words, keyword_only = [*words, "*"], True
+        name = (
+            f"*{parameter.name}" if parameter.kind is parameter.VAR_POSITIONAL else parameter.name
+        )
+        default = repr(parameter.default).replace(" ", "")
+        words.append(name if parameter.default is parameter.empty else f"{name}={default}")
+    return " ".join(words)
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signature(name: str) -> None:
+    assert as_text(resolve(name)) == SIGNATURES[name]
+
+
+@pytest.mark.parametrize("name", sorted(deep_gemm.__all__))
+def test_every_public_name_is_there_and_documented(name: str) -> None:
+    found = getattr(deep_gemm, name)
+    if name != "__version__":
+        assert (inspect.getdoc(found) or "").endswith((".", ">>> fp8_gemm_nt(a, b, d)"))
+    if callable(found) and not inspect.isclass(found):
+        assert inspect.isfunction(found), "engines read signatures, which builtins do not have"
+
+
+@pytest.mark.parametrize("name", ALIASES)
+def test_aliases_are_the_same_object(name: str) -> None:
+    assert all(resolve(alias) is resolve(name) for alias in ALIASES[name])
+
+
+@pytest.mark.parametrize("module", SUBMODULES)
+def test_submodules_are_there_after_import_of_the_package(module: str) -> None:
+    """As attributes, without an import of their own, and for `from .. import`."""
+    names = SUBMODULES[module].split()
+    code = f"import deep_gemm\nmodule = deep_gemm.{module}\n"
+    code += f"for name in {names}:\n    getattr(module, name)\n"
+    code += f"from deep_gemm.{module} import {', '.join(names)}\n"
+    code += f"from deep_gemm.{module} import *\n" + "\n".join(names)
+    run = [sys.executable, "-c", code]
+    root = Path(__file__).parents[2]
+    result = subprocess.run(run, cwd=root, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("name", ABSENT.split())
+def test_what_cannot_run_is_absent(name: str) -> None:
+    assert not hasattr(deep_gemm, name)
+    with pytest.raises(AttributeError):
+        getattr(deep_gemm, name)
+
+
+def test_star_import_gives_every_public_name() -> None:
+    scope: dict[str, object] = {}
+    exec("from deep_gemm import *", scope)
+    assert set(deep_gemm.__all__) <= set(scope)
