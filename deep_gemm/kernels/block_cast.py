@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ctypes import sizeof
 from typing import NamedTuple
 
 import torch
@@ -76,7 +77,7 @@ def generate_block_cast(config: BlockCastConfig, arch: str) -> KernelSource:
 
 constexpr deep_gemm::BlockCastConfig kConfig{config.initialiser()};
 
-static_assert(sizeof(deep_gemm::CastArguments) <= {CastArguments.cxx_size()});
+static_assert(sizeof(deep_gemm::CastArguments) == {sizeof(CastArguments)});
 static_assert(sizeof(deep_gemm::BlockCastStorage<kConfig>) == {config.smem_bytes});
 static_assert(kConfig.kTile == {TILE});
 static_assert(kConfig.threads() == {config.num_threads});

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ctypes import sizeof
 from typing import NamedTuple
 
 import torch
@@ -86,7 +87,7 @@ def generate_per_token_cast(config: PerTokenCastConfig, arch: str) -> KernelSour
 
 constexpr deep_gemm::PerTokenCastConfig kConfig{config.initialiser()};
 
-static_assert(sizeof(deep_gemm::CastArguments) <= {CastArguments.cxx_size()});
+static_assert(sizeof(deep_gemm::CastArguments) == {sizeof(CastArguments)});
 static_assert(kConfig.kThreads == {NUM_THREADS});
 static_assert(kConfig.rows_at_once() == {config.rows_at_once});
 static_assert(kConfig.width() == {config.width});
@@ -160,6 +161,7 @@ class PerTokenCast(NamedTuple):
 
     def _plan(self, addresses: list[int]) -> Plan:
         config, x, up, data, sf, layout, alignment, clamp = self
+        num_ctas = ceil_div(num_pieces(config, x.shape), WARPS)
         arguments = CastArguments.allocate()
         arguments.x_stride_batch, arguments.x_stride_row, _ = strides_of_batch(x)
         if up is not None:
@@ -175,9 +177,7 @@ class PerTokenCast(NamedTuple):
             arguments=arguments,
             maps=(),
             pointers=tuple((name, extent(tensor)) for name, tensor in self._pointers()),
-            grid=min(
-                ceil_div(num_pieces(config, x.shape), WARPS), CTAS_PER_SM * usable_sms(x.device)
-            ),
+            grid=min(num_ctas, CTAS_PER_SM * usable_sms(x.device)),
             num_threads=NUM_THREADS,
             smem_bytes=0,
             cluster_size=1,
