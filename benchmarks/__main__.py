@@ -9,14 +9,25 @@ from typing import Any
 
 import torch
 
-from benchmarks import compiling, dense, grouped, regret, results, run, sweep, table, transpose
+from benchmarks import (
+    compiling,
+    dense,
+    grouped,
+    quantize,
+    regret,
+    results,
+    run,
+    sweep,
+    table,
+    transpose,
+)
 from benchmarks.children import ROOT, ChildDied, Message, log
 from benchmarks.problems import choose, choose_grouped
 
 RESULTS = ROOT / "benchmarks" / "results"
 PEER = ROOT / "third-party" / "peer"
 NUM_SMS = 132
-NEED_A_GPU = ("dense", "grouped", "transpose", "sweep")
+NEED_A_GPU = ("dense", "grouped", "transpose", "quantize", "sweep")
 
 
 def main(argv: list[str]) -> int:
@@ -25,6 +36,7 @@ def main(argv: list[str]) -> int:
         "dense": _dense,
         "grouped": _grouped,
         "transpose": _transpose,
+        "quantize": _quantize,
         "sweep": _sweep,
         "regret": _regret,
         "compile": _compile,
@@ -52,6 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(verb, grouped.PEERS, budget=150, passes=3, sustained=0.2)
 
     verb = verbs.add_parser("transpose", help="the transposing kernel beside torch's copy")
+    verb.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
+    verb.add_argument("--commit", help="what is measured, where there is no repository")
+    verb.add_argument("--passes", type=int, default=5)
+
+    verb = verbs.add_parser("quantize", help="the casts to FP8 beside PyTorch's definition")
     verb.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
     verb.add_argument("--commit", help="what is measured, where there is no repository")
     verb.add_argument("--passes", type=int, default=5)
@@ -127,6 +144,19 @@ def _transpose(arguments: argparse.Namespace) -> int:
         )
     )
     print(transpose.render(table.load(path)))
+    log(f"wrote {path}")
+    return 0
+
+
+def _quantize(arguments: argparse.Namespace) -> int:
+    path = quantize.run(
+        quantize.Options(
+            out=arguments.out,
+            passes=arguments.passes,
+            commit=arguments.commit or results.describe_commit(),
+        )
+    )
+    print(quantize.render(table.load(path)))
     log(f"wrote {path}")
     return 0
 

@@ -243,7 +243,8 @@ class Groups:
     behind: int = 0
 
     def __str__(self) -> str:
-        return f"{self.layout}-{'_'.join(map(str, self.sizes))}-{self.alignment}-{self.behind}"
+        some = "_".join(map(str, self.sizes[:8]))
+        return f"{self.layout}-{len(self.sizes)}-{some}-{self.alignment}-{self.behind}"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -370,7 +371,7 @@ BLOCKS = [
 GROUPS = [
     Groups(MASKED, (0, 5, 1, 16, 3), 16),
     Groups(MASKED, (0, 0), 4),
-    Groups(MASKED, tuple(i % 4 for i in range(70)), 4),
+    Groups(MASKED, tuple(i % 3 for i in range(35)), 2),
     Groups(ROW_IDS, (5, 0, 16, 1), 16, behind=21),
     Groups(ROW_IDS, (3, 2, 1), 1),
     Groups(ROW_IDS, (0,), 16, behind=40),
