@@ -158,7 +158,7 @@ def ours(problem: Problem, x: torch.Tensor) -> Callable[[], Pair]:
 
 
 def variants(problem: Problem) -> Calls:
-    """Ours and, of whole matrices, the definition's two, after a check that all agree."""
+    """Ours and, of whole matrices, the definition's two, after a check that casts agree."""
     x = problem.input()
     calls = {"ours": ours(problem, x)}
     if problem.kind in ("per_token", "per_channel", "per_block", "swiglu"):
@@ -167,6 +167,7 @@ def variants(problem: Problem) -> Calls:
         compiled = torch.compile(definition, dynamic=False, fullgraph=True)
         calls["eager"] = lambda: definition(problem, x)
         calls["compiled"] = lambda: compiled(problem, x)
+    if "eager" in calls and not problem.multiplies:
         (data, sf), (wanted, factors) = calls["ours"](), calls["eager"]()
         assert_bitwise_equal(data, wanted, f"data of {problem}")
         if not problem.packed:

@@ -1,21 +1,23 @@
 """From a cast's arguments to a launch: checks, outputs, and the kernel's configuration.
 
-Both doors of quantize.py come through here: the classic casts, and those that say more.
+Both doors of quantize.py come through here: the classic casts, and those that say more. The first
+call of a kind checks and plans; later ones allocate and launch.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
+from deep_gemm.call_cache import CallCache
 from deep_gemm.checks import MAX_DIMENSION, check_is_tensor, check_shape, refuse
-from deep_gemm.kernels.block_cast import TILE, BlockCastConfig, block_cast
+from deep_gemm.kernels.block_cast import TILE, BlockCastConfig, plan_block_cast
 from deep_gemm.kernels.cast import INPUTS, CastRows, SfFormat
 from deep_gemm.kernels.per_token_cast import GRANULARITIES, PerTokenCast, PerTokenCastConfig
-from deep_gemm.settings import get_mk_alignment_for_contiguous_layout
+from deep_gemm.runtime.launch import Plan
+from deep_gemm.settings import get_mk_alignment_for_contiguous_layout, sms_limit
 from deep_gemm.utils.math import align, ceil_div
 
 TMA_WORDS = 4
@@ -32,8 +34,7 @@ class Selection(NamedTuple):
     use_psum_layout: bool = False
 
 
-@dataclass(frozen=True)
-class Scaling:
+class Scaling(NamedTuple):
     """What scale factors are to be, as callers say it; see `quantize_per_token`."""
 
     use_ue8m0: bool
@@ -58,7 +59,24 @@ class Scaling:
         return SfFormat.UE8M0 if self.use_ue8m0 else SfFormat.FP32
 
 
+class _SfGeometry(NamedTuple):
+    """Scale factors that a call may have to allocate."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+
+
+class _Call(NamedTuple):
+    """A kind of call: its scale factors, and its launch if there is anything to do."""
+
+    sf: _SfGeometry
+    plan: Plan | None
+
+
 EVERY_ROW = Selection()
+
+_calls: CallCache[_Call] = CallCache()
 
 
 def cast_per_token(
@@ -82,31 +100,26 @@ def cast_per_token(
     Raises:
         ArgumentError: an argument breaks a rule of the public functions.
     """
-    check_input("x", x, dims=2 if selection.masked_m is None else 3)
-    if scaling.gran_k not in GRANULARITIES:
-        refuse("gran_k", f"must be one of {GRANULARITIES}", scaling.gran_k)
-    scaling.check()
-    rows, layout = _rows_of(selection, x)
-    blocks = ceil_div(x.shape[-1], scaling.gran_k)
-    words = ceil_div(blocks, 4) if scaling.use_packed_ue8m0 else blocks
-    dtype = torch.int32 if scaling.use_packed_ue8m0 else torch.float32
-    sf_shape = (*x.shape[:-1], words)
-    data, sf = _outputs(x, sf_shape, dtype, out, scaling.mn_major)
-    if clamp is not None and not clamp >= 0:
-        refuse("clamp", "must not be negative", clamp)
-    if data.numel():
-        PerTokenCast(
-            config=PerTokenCastConfig(
-                x.dtype, scaling.gran_k, scaling.format, rows, up is not None, clamp is not None
-            ),
-            x=x,
-            up=up,
-            data=data,
-            sf=sf,
-            grouped_layout=layout,
-            alignment=get_mk_alignment_for_contiguous_layout(),
-            clamp=math.inf if clamp is None else clamp,
-        ).launch()
+    masked_m, grouped_layout, use_psum_layout = selection
+    key = (
+        _kind(x),
+        scaling,
+        _kind(masked_m),
+        _kind(grouped_layout),
+        use_psum_layout,
+        _kind(up),
+        clamp,
+        _kinds(out),
+        get_mk_alignment_for_contiguous_layout(),
+        sms_limit(),
+    )
+    call = _calls.get(key)
+    if call is None:
+        call = _calls.remember(key, _plan_per_token(x, scaling, selection, up, clamp, out))
+    data, sf = out or _new_outputs(x, call.sf)
+    if call.plan is not None:
+        layout = grouped_layout if masked_m is None else masked_m
+        call.plan.launch(*PerTokenCast(x, up, data, sf, layout).addresses())
     return data, sf
 
 
@@ -129,14 +142,76 @@ def cast_blocks(
     Raises:
         ArgumentError: an argument breaks a rule of the public functions.
     """
+    key = (_kind(x), use_ue8m0, per_channel, mn_major, _kinds(out))
+    call = _calls.get(key)
+    if call is None:
+        call = _calls.remember(key, _plan_blocks(x, use_ue8m0, per_channel, mn_major, out))
+    data, sf = out or _new_outputs(x, call.sf)
+    if call.plan is not None:
+        call.plan.launch(x.data_ptr(), data.data_ptr(), sf.data_ptr())
+    return data, sf
+
+
+def _kind(tensor: object) -> object:
+    """All of a tensor but its address; the type of what is none."""
+    if not isinstance(tensor, torch.Tensor):
+        return type(tensor)
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+
+
+def _kinds(out: object) -> object:
+    return tuple(map(_kind, out)) if isinstance(out, (tuple, list)) else type(out)
+
+
+def _plan_per_token(
+    x: torch.Tensor,
+    scaling: Scaling,
+    selection: Selection,
+    up: torch.Tensor | None,
+    clamp: float | None,
+    out: Pair | None,
+) -> _Call:
+    check_input("x", x, dims=2 if selection.masked_m is None else 3)
+    if scaling.gran_k not in GRANULARITIES:
+        refuse("gran_k", f"must be one of {GRANULARITIES}", scaling.gran_k)
+    scaling.check()
+    rows, layout = _rows_of(selection, x)
+    if clamp is not None and not clamp >= 0:
+        refuse("clamp", "must not be negative", clamp)
+    sf = _sf_per_token(x, scaling)
+    tensors = PerTokenCast(x, up, *_outputs(x, sf, out), layout)
+    if x.numel() == 0:
+        return _Call(sf, None)
+    activation = up is not None, clamp is not None
+    config = PerTokenCastConfig(x.dtype, scaling.gran_k, scaling.format, rows, *activation)
+    alignment = get_mk_alignment_for_contiguous_layout()
+    return _Call(sf, tensors.plan(config, alignment, math.inf if clamp is None else clamp))
+
+
+def _plan_blocks(
+    x: torch.Tensor, use_ue8m0: bool, per_channel: bool, mn_major: bool, out: Pair | None
+) -> _Call:
+    check_is_tensor("x", x)
     check_input("x", x, dims=3 if x.dim() == 3 else 2)
     m, n = x.shape[-2:]
-    sf_shape = (*x.shape[:-2], ceil_div(m, TILE), n if per_channel else ceil_div(n, TILE))
-    padding = -n % TMA_WORDS if mn_major else 0
-    data, sf = _outputs(x, sf_shape, torch.float32, out, mn_major=False, padding=padding)
-    if data.numel():
-        block_cast(BlockCastConfig(x.dtype, use_ue8m0, per_channel), x, data, sf)
-    return data, sf
+    rows, columns = ceil_div(m, TILE), n if per_channel else ceil_div(n, TILE)
+    step = align(columns, TMA_WORDS) if mn_major else columns
+    strides = (rows * step, step, 1)[-x.dim() :]
+    sf = _SfGeometry((*x.shape[:-2], rows, columns), strides, torch.float32)
+    outputs = _outputs(x, sf, out)
+    if x.numel() == 0:
+        return _Call(sf, None)
+    return _Call(sf, plan_block_cast(BlockCastConfig(x.dtype, use_ue8m0, per_channel), x, *outputs))
+
+
+def _sf_per_token(x: torch.Tensor, scaling: Scaling) -> _SfGeometry:
+    m, n = x.shape[-2:]
+    per_word = 4 if scaling.use_packed_ue8m0 else 1
+    columns = ceil_div(n, scaling.gran_k * per_word)
+    step = align(m, TMA_WORDS)
+    strides = (step * columns, 1, step) if scaling.mn_major else (m * columns, columns, 1)
+    dtype = torch.int32 if scaling.use_packed_ue8m0 else torch.float32
+    return _SfGeometry((*x.shape[:-1], columns), strides[-x.dim() :], dtype)
 
 
 def check_input(argument: str, x: torch.Tensor, dims: int) -> None:
@@ -186,43 +261,26 @@ def _check_layout(argument: str, layout: torch.Tensor, x: torch.Tensor, size: in
         refuse(argument, f"must have one number for each of {size}", f"{layout.shape[0]}")
 
 
-def _outputs(
-    x: torch.Tensor,
-    sf_shape: tuple[int, ...],
-    dtype: torch.dtype,
-    out: Pair | None,
-    mn_major: bool,
-    padding: int = 0,
-) -> Pair:
-    """The caller's outputs, checked, or new ones; `padding` words lie behind each row of sf."""
-    if out is not None:
-        return _checked_outputs(x, sf_shape, dtype, out)
-    data = x.new_empty(x.shape, dtype=torch.float8_e4m3fn)
-    rows, columns = sf_shape[-2:]
-    if mn_major:
-        step = align(rows, TMA_WORDS)
-        strides = (step * columns, 1, step)
-    else:
-        step = columns + padding
-        strides = (step * rows, step, 1)
-    return data, x.new_empty_strided(sf_shape, strides[-len(sf_shape) :], dtype=dtype)
+def _new_outputs(x: torch.Tensor, sf: _SfGeometry) -> Pair:
+    data = torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
+    return data, torch.empty_strided(sf.shape, sf.strides, dtype=sf.dtype, device=x.device)
 
 
-def _checked_outputs(
-    x: torch.Tensor, sf_shape: tuple[int, ...], dtype: torch.dtype, out: Pair
-) -> Pair:
+def _outputs(x: torch.Tensor, geometry: _SfGeometry, out: Pair | None) -> Pair:
+    """The caller's outputs, checked, or new ones."""
+    if out is None:
+        return _new_outputs(x, geometry)
     if not isinstance(out, (tuple, list)) or len(out) != 2:
         refuse("out", "must be a pair (data, scale factors)", type(out).__name__)
     data, sf = out
-    wanted = (
+    for argument, tensor, shape, dtype in (
         ("out[0]", data, tuple(x.shape), torch.float8_e4m3fn),
-        ("out[1]", sf, sf_shape, dtype),
-    )
-    for argument, tensor, shape, of in wanted:
+        ("out[1]", sf, geometry.shape, geometry.dtype),
+    ):
         check_is_tensor(argument, tensor)
         check_shape(argument, tensor, shape, "that of the result")
-        if tensor.dtype != of:
-            refuse(argument, f"must have dtype {of}", tensor.dtype)
+        if tensor.dtype != dtype:
+            refuse(argument, f"must have dtype {dtype}", tensor.dtype)
         if tensor.device != x.device:
             refuse(argument, f"must be on {x.device}, the device of x", tensor.device)
     if data.shape[-1] > 1 and data.stride(-1) != 1:

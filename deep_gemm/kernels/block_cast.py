@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 
-from deep_gemm.call_cache import CallCache
 from deep_gemm.checks import MAX_DIMENSION, extent, refuse
 from deep_gemm.jit.build import build
 from deep_gemm.jit.source import KernelSource
@@ -24,8 +23,6 @@ VECTORS = 8
 
 THREADS_OF_SM = 1024
 """Threads that are to fit a multiprocessor: each may have 64 registers."""
-
-_plans: CallCache[Plan] = CallCache()
 
 
 class BlockCastConfig(NamedTuple):
@@ -91,30 +88,21 @@ extern "C" __global__ void
     return KernelSource(name=config.entry, text=text, entry=config.entry, arch=arch)
 
 
-def block_cast(
+def plan_block_cast(
     config: BlockCastConfig, x: torch.Tensor, data: torch.Tensor, sf: torch.Tensor
-) -> None:
-    """Casts every block of 128 rows, on the current stream.
+) -> Plan:
+    """The launch for tensors of these shapes and strides; it lacks their addresses.
 
     Args:
         config: of the kernel.
         x: [m, n] or [batch, m, n] of config's dtype, contiguous columns.
-        data: FP8 of x's shape, contiguous columns; overwritten.
+        data: FP8 of x's shape, contiguous columns.
         sf: FP32 [.., ceil(m / 128), n] per channel, else [.., ceil(m / 128), ceil(n / 128)], any
-            strides; overwritten.
+            strides.
 
     Raises:
         ArgumentError: there are too many tiles.
     """
-    key = (config, x.shape, x.stride(), data.stride(), sf.stride(), x.device)
-    addresses = (x.data_ptr(), data.data_ptr(), sf.data_ptr())
-    plan = _plans.get(key)
-    if plan is None:
-        plan = _plans.remember(key, _plan(config, x, data, sf))
-    plan.launch(*addresses)
-
-
-def _plan(config: BlockCastConfig, x: torch.Tensor, data: torch.Tensor, sf: torch.Tensor) -> Plan:
     rows, columns = x.shape[-2:]
     num_tiles = x.shape[:-2].numel() * ceil_div(rows, TILE) * ceil_div(columns, TILE)
     if num_tiles > MAX_DIMENSION:
@@ -129,9 +117,7 @@ def _plan(config: BlockCastConfig, x: torch.Tensor, data: torch.Tensor, sf: torc
         kernel=build(generate_block_cast(config, arch_of(x.device))),
         arguments=arguments,
         maps=(),
-        pointers=tuple(
-            (name, extent(tensor)) for name, tensor in (("x", x), ("data", data), ("sf", sf))
-        ),
+        pointers=(("x", extent(x)), ("data", extent(data)), ("sf", extent(sf))),
         grid=num_tiles,
         num_threads=config.num_threads,
         smem_bytes=config.smem_bytes,

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 
-from deep_gemm.call_cache import CallCache
 from deep_gemm.checks import extent, refuse
 from deep_gemm.jit.build import build
 from deep_gemm.jit.source import KernelSource
@@ -16,7 +15,7 @@ from deep_gemm.kernels.transpose import strides_of_batch
 from deep_gemm.runtime.device import arch_of
 from deep_gemm.runtime.launch import KernelLaunch, Plan
 from deep_gemm.runtime.plan import make_plan
-from deep_gemm.settings import sms_limit, usable_sms
+from deep_gemm.settings import usable_sms
 from deep_gemm.utils.math import ceil_div
 
 GRANULARITIES = (32, 64, 128)
@@ -28,8 +27,6 @@ CTAS_PER_SM = 5
 
 MAX_PIECES = 2**31
 """Pieces of work, which are counted in 32 bits with room for a round of all warps."""
-
-_plans: CallCache[Plan] = CallCache()
 
 
 class PerTokenCastConfig(NamedTuple):
@@ -101,67 +98,54 @@ extern "C" __global__ void __launch_bounds__({NUM_THREADS}, {CTAS_PER_SM})
 
 
 class PerTokenCast(NamedTuple):
-    """One cast: its tensors, all on one device.
+    """The tensors of a cast, all on one device; what is None does not exist.
 
     Attributes:
-        config: of the kernel.
         x: [m, n], or [groups, m_max, n] where rows are counted; contiguous columns.
-        up: like x if the kernel multiplies, else None.
+        up: like x, for a product.
         data: FP8 of x's shape, contiguous columns.
         sf: [.., m, ceil(n / gran_k)] FP32, or [.., m, ceil(n / (4 * gran_k))] int32; any strides.
         grouped_layout: int32, unless all rows are cast.
-        alignment: of the rows at which groups with known ends begin.
-        clamp: the limit; without a meaning if the kernel does not clamp.
     """
 
-    config: PerTokenCastConfig
     x: torch.Tensor
     up: torch.Tensor | None
     data: torch.Tensor
     sf: torch.Tensor
     grouped_layout: torch.Tensor | None
-    alignment: int
-    clamp: float
 
-    def launch(self) -> None:
-        """Casts, on the current stream.
+    def addresses(self) -> list[int]:
+        """What a plan lacks."""
+        return [tensor.data_ptr() for tensor in self if tensor is not None]
+
+    def plan(self, config: PerTokenCastConfig, alignment: int, clamp: float) -> Plan:
+        """The launch for tensors of these shapes and strides.
+
+        Args:
+            config: of the kernel.
+            alignment: of the rows at which groups with known ends begin.
+            clamp: the limit; without a meaning if the kernel does not clamp.
 
         Raises:
             ArgumentError: there is too much to do.
         """
-        config, x, up, data, sf, layout, alignment, clamp = self
-        key = (
-            config,
-            x.shape,
-            x.stride(),
-            None if up is None else up.stride(),
-            data.stride(),
-            sf.stride(),
-            None if layout is None else layout.shape,
-            alignment,
-            clamp,
-            x.device,
-            sms_limit(),
-        )
-        addresses = [tensor.data_ptr() for _, tensor in self._pointers()]
-        plan = _plans.get(key)
-        if plan is None:
-            plan = _plans.remember(key, self._plan(addresses))
-        plan.launch(*addresses)
-
-    def _pointers(self) -> list[tuple[str, torch.Tensor]]:
-        tensors = (
-            ("x", self.x),
-            ("up", self.up),
-            ("data", self.data),
-            ("sf", self.sf),
-            ("grouped_layout", self.grouped_layout),
-        )
-        return [(name, tensor) for name, tensor in tensors if tensor is not None]
-
-    def _plan(self, addresses: list[int]) -> Plan:
-        config, x, up, data, sf, layout, alignment, clamp = self
+        x = self.x
         num_ctas = ceil_div(num_pieces(config, x.shape), WARPS)
+        tensors = zip(self._fields, self, strict=True)
+        launch = KernelLaunch(
+            kernel=build(generate_per_token_cast(config, arch_of(x.device))),
+            arguments=self._arguments(alignment, clamp),
+            maps=(),
+            pointers=tuple((name, extent(t)) for name, t in tensors if t is not None),
+            grid=min(num_ctas, CTAS_PER_SM * usable_sms(x.device)),
+            num_threads=NUM_THREADS,
+            smem_bytes=0,
+            cluster_size=1,
+        )
+        return make_plan(launch, self.addresses(), x.device)
+
+    def _arguments(self, alignment: int, clamp: float) -> CastArguments:
+        x, up, data, sf, layout = self
         arguments = CastArguments.allocate()
         arguments.x_stride_batch, arguments.x_stride_row, _ = strides_of_batch(x)
         if up is not None:
@@ -172,17 +156,7 @@ class PerTokenCast(NamedTuple):
         arguments.rows, arguments.columns = x.shape[-2:]
         arguments.num_groups = 0 if layout is None else layout.shape[0]
         arguments.alignment, arguments.clamp = alignment, clamp
-        launch = KernelLaunch(
-            kernel=build(generate_per_token_cast(config, arch_of(x.device))),
-            arguments=arguments,
-            maps=(),
-            pointers=tuple((name, extent(tensor)) for name, tensor in self._pointers()),
-            grid=min(num_ctas, CTAS_PER_SM * usable_sms(x.device)),
-            num_threads=NUM_THREADS,
-            smem_bytes=0,
-            cluster_size=1,
-        )
-        return make_plan(launch, addresses, x.device)
+        return arguments
 
 
 def num_pieces(config: PerTokenCastConfig, shape: torch.Size) -> int:
