@@ -15,6 +15,7 @@ from benchmarks import (
     dense,
     grouped,
     layouts,
+    quantize,
     regret,
     results,
     run,
@@ -29,7 +30,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 PEER = ROOT / "third-party" / "peer"
 NUM_SMS = 132
 BANDWIDTH = {"transpose": transpose.PROBLEMS, "layouts": layouts.PROBLEMS}
-NEED_A_GPU = ("dense", "grouped", *BANDWIDTH, "sweep")
+NEED_A_GPU = ("dense", "grouped", *BANDWIDTH, "quantize", "sweep")
 
 
 def main(argv: list[str]) -> int:
@@ -38,6 +39,7 @@ def main(argv: list[str]) -> int:
         "dense": _dense,
         "grouped": _grouped,
         **dict.fromkeys(BANDWIDTH, _bandwidth),
+        "quantize": _quantize,
         "sweep": _sweep,
         "regret": _regret,
         "compile": _compile,
@@ -72,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
         verb.add_argument("--commit", help="what is measured, where there is no repository")
         verb.add_argument("--passes", type=int, default=5)
+
+    verb = verbs.add_parser("quantize", help="the casts to FP8 beside PyTorch's definition")
+    verb.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
+    verb.add_argument("--commit", help="what is measured, where there is no repository")
+    verb.add_argument("--passes", type=int, default=5)
 
     verb = verbs.add_parser("sweep", help="many configurations of every row")
     _add_measured(verb, budget=420)
@@ -146,6 +153,19 @@ def _bandwidth(arguments: argparse.Namespace) -> int:
         ),
     )
     print(bandwidth.render(table.load(path)))
+    log(f"wrote {path}")
+    return 0
+
+
+def _quantize(arguments: argparse.Namespace) -> int:
+    path = quantize.run(
+        quantize.Options(
+            out=arguments.out,
+            passes=arguments.passes,
+            commit=arguments.commit or results.describe_commit(),
+        )
+    )
+    print(quantize.render(table.load(path)))
     log(f"wrote {path}")
     return 0
 
