@@ -9,14 +9,28 @@ from typing import Any
 
 import torch
 
-from benchmarks import compiling, dense, grouped, regret, results, run, sweep, table, transpose
+from benchmarks import (
+    bandwidth,
+    compiling,
+    dense,
+    grouped,
+    layouts,
+    quantize,
+    regret,
+    results,
+    run,
+    sweep,
+    table,
+    transpose,
+)
 from benchmarks.children import ROOT, ChildDied, Message, log
 from benchmarks.problems import choose, choose_grouped
 
 RESULTS = ROOT / "benchmarks" / "results"
 PEER = ROOT / "third-party" / "peer"
 NUM_SMS = 132
-NEED_A_GPU = ("dense", "grouped", "transpose", "sweep")
+BANDWIDTH = {"transpose": transpose.PROBLEMS, "layouts": layouts.PROBLEMS}
+NEED_A_GPU = ("dense", "grouped", *BANDWIDTH, "quantize", "sweep")
 
 
 def main(argv: list[str]) -> int:
@@ -24,7 +38,8 @@ def main(argv: list[str]) -> int:
     verbs = {
         "dense": _dense,
         "grouped": _grouped,
-        "transpose": _transpose,
+        **dict.fromkeys(BANDWIDTH, _bandwidth),
+        "quantize": _quantize,
         "sweep": _sweep,
         "regret": _regret,
         "compile": _compile,
@@ -51,7 +66,16 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("grouped", help="grouped GEMMs and weight gradients beside their peer")
     _add_run(verb, grouped.PEERS, budget=150, passes=3, sustained=0.2)
 
-    verb = verbs.add_parser("transpose", help="the transposing kernel beside torch's copy")
+    for name, text in (
+        ("transpose", "the transposing kernel beside torch's copy"),
+        ("layouts", "the kernels that pack scale factors beside torch"),
+    ):
+        verb = verbs.add_parser(name, help=text)
+        verb.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
+        verb.add_argument("--commit", help="what is measured, where there is no repository")
+        verb.add_argument("--passes", type=int, default=5)
+
+    verb = verbs.add_parser("quantize", help="the casts to FP8 beside PyTorch's definition")
     verb.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
     verb.add_argument("--commit", help="what is measured, where there is no repository")
     verb.add_argument("--passes", type=int, default=5)
@@ -118,15 +142,30 @@ def _grouped(arguments: argparse.Namespace) -> int:
     return _show(grouped.measure(run.Options(problems=problems, **shared)), arguments)
 
 
-def _transpose(arguments: argparse.Namespace) -> int:
-    path = transpose.run(
-        transpose.Options(
+def _bandwidth(arguments: argparse.Namespace) -> int:
+    path = bandwidth.run(
+        arguments.verb,
+        BANDWIDTH[arguments.verb],
+        bandwidth.Options(
+            out=arguments.out,
+            passes=arguments.passes,
+            commit=arguments.commit or results.describe_commit(),
+        ),
+    )
+    print(bandwidth.render(table.load(path)))
+    log(f"wrote {path}")
+    return 0
+
+
+def _quantize(arguments: argparse.Namespace) -> int:
+    path = quantize.run(
+        quantize.Options(
             out=arguments.out,
             passes=arguments.passes,
             commit=arguments.commit or results.describe_commit(),
         )
     )
-    print(transpose.render(table.load(path)))
+    print(quantize.render(table.load(path)))
     log(f"wrote {path}")
     return 0
 

@@ -77,6 +77,10 @@ struct GemmConfig {
         return kSfGroup * (is_1d1d() ? block_n : num_sfb());
     }
 
+    // Whether a math thread with one partial sum reads the scale factors of a group together. What
+    // 1D1D needs, or a width that the scale factors of B cut into many segments, is too much.
+    DG_HOST_DEVICE constexpr bool reads_sf_groups() const { return !is_1d1d() && num_sfb() <= 2; }
+
     // Swizzle, and row width, of one slab of D in shared memory: the widest that divides a row.
     DG_HOST_DEVICE constexpr int d_swizzle_bytes() const {
         const int row = block_n * d_bytes;

@@ -13,6 +13,7 @@ from deep_gemm.errors import (
     MissingDependencyError,
     UnsupportedArchitectureError,
 )
+from deep_gemm.fp4 import cast_back_from_fp4, per_token_cast_to_fp4, transpose_packed_fp4
 from deep_gemm.gemm import (
     fp8_fp4_gemm_nn,
     fp8_fp4_gemm_nt,
@@ -50,7 +51,13 @@ from deep_gemm.legacy import (
 from deep_gemm.quantize import (
     per_block_cast_to_fp8,
     per_channel_cast_to_fp8,
+    per_custom_dims_cast_to_fp8,
     per_token_cast_to_fp8,
+    quantize_per_block,
+    quantize_per_channel,
+    quantize_per_token,
+    quantize_silu_mul,
+    quantize_swiglu,
 )
 from deep_gemm.required_layout import transform_sf_into_required_layout
 from deep_gemm.settings import (
@@ -63,7 +70,15 @@ from deep_gemm.settings import (
     set_num_sms,
 )
 from deep_gemm.testing import bench, bench_kineto, calc_diff
-from deep_gemm.utils import align, ceil_div, ceil_to_ue8m0, init_dist, uneven_all_gather
+from deep_gemm.utils import (
+    align,
+    ceil_div,
+    ceil_to_ue8m0,
+    init_dist,
+    pack_ue8m0_to_int,
+    uneven_all_gather,
+    unpack_ue8m0_from_int,
+)
 
 __all__ = [
     "ArgumentError",
@@ -77,6 +92,7 @@ __all__ = [
     "bench",
     "bench_kineto",
     "calc_diff",
+    "cast_back_from_fp4",
     "ceil_div",
     "ceil_to_ue8m0",
     "fp8_fp4_gemm_nn",
@@ -112,9 +128,17 @@ __all__ = [
     "m_grouped_fp8_gemm_nt_masked",
     "m_grouped_gemm_fp8_fp8_bf16_nt_contiguous",
     "m_grouped_gemm_fp8_fp8_bf16_nt_masked",
+    "pack_ue8m0_to_int",
     "per_block_cast_to_fp8",
     "per_channel_cast_to_fp8",
+    "per_custom_dims_cast_to_fp8",
+    "per_token_cast_to_fp4",
     "per_token_cast_to_fp8",
+    "quantize_per_block",
+    "quantize_per_channel",
+    "quantize_per_token",
+    "quantize_silu_mul",
+    "quantize_swiglu",
     "set_mk_alignment_for_contiguous_layout",
     "set_num_sms",
     "testing",
@@ -122,4 +146,6 @@ __all__ = [
     "uneven_all_gather",
     "utils",
     "wgrad_gemm_fp8_fp8_fp32_nt",
+    "transpose_packed_fp4",
+    "unpack_ue8m0_from_int",
 ]

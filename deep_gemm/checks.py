@@ -62,10 +62,15 @@ def check_tensor(
         refuse(argument, f"must have {dims} dimension(s)", f"shape {tuple(tensor.shape)}")
     if tensor.dtype != dtype:
         refuse(argument, f"must have dtype {dtype}", tensor.dtype)
-    if device.type not in ("cuda", "cpu"):
-        refuse(argument, "must be on a CUDA device, or on the CPU for the emulator", device)
+    check_device_type(argument, device)
     if tensor.device != device:
         refuse(argument, f"must be on {device}, the device of a[0]", tensor.device)
+
+
+def check_device_type(argument: str, device: torch.device) -> None:
+    """A device that kernels, or the emulator, can reach."""
+    if device.type not in ("cuda", "cpu"):
+        refuse(argument, "must be on a CUDA device, or on the CPU for the emulator", device)
 
 
 def check_shape(argument: str, tensor: torch.Tensor, shape: tuple[int, ...], meaning: str) -> None:

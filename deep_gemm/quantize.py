@@ -1,42 +1,87 @@
-"""Casts to FP8 with one FP32 scale factor per block: the definition, in plain PyTorch."""
+"""Casts to FP8: the classic names, and those that also say where scale factors go, which rows are
+cast, and what is done before.
+
+docs/quantisers.md has definitions, layouts and numerics.
+"""
 
 from __future__ import annotations
 
 import torch
 
+from deep_gemm.casting import Scaling, cast_blocks, cast_per_token
 from deep_gemm.errors import ArgumentError
-from deep_gemm.utils.math import ceil_div, ceil_to_ue8m0
+from deep_gemm.kernels.block_cast import TILE
+from deep_gemm.kernels.per_token_cast import GRANULARITIES
+from deep_gemm.quantizers import (
+    quantize_per_block,
+    quantize_per_channel,
+    quantize_per_token,
+    quantize_silu_mul,
+    quantize_swiglu,
+)
+from deep_gemm.testing.quantize_reference import (
+    cast_blocks_reference,
+    scale_factors_reference,
+    scaled_reference,
+)
+from deep_gemm.utils import math
 
-FP8_MAX = 448.0
-# A block of zeros still needs a scale factor that can be divided by.
-MIN_AMAX = 1e-4
+__all__ = [
+    "per_block_cast_to_fp8",
+    "per_channel_cast_to_fp8",
+    "per_custom_dims_cast_to_fp8",
+    "per_token_cast_to_fp8",
+    "quantize_per_block",
+    "quantize_per_channel",
+    "quantize_per_token",
+    "quantize_silu_mul",
+    "quantize_swiglu",
+]
 
 
 def per_token_cast_to_fp8(
-    x: torch.Tensor, use_ue8m0: bool, gran_k: int = 128
+    x: torch.Tensor, use_ue8m0: bool, gran_k: int = 128, use_packed_ue8m0: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cast with one scale factor per row and gran_k columns, as activations (A) need it.
+
+    On a CUDA device a kernel does it for gran_k 32, 64 and 128, else plain PyTorch; the bits are
+    the same.
 
     Args:
         x: [m, n] BF16, FP16 or FP32, any strides and device; n need not be a multiple of gran_k.
         use_ue8m0: round the scale factors up to powers of two.
         gran_k: columns that share a scale factor.
+        use_packed_ue8m0: return the scale factors' exponents only, four in an int32; with
+            use_ue8m0.
 
     Returns:
         data: [m, n] float8_e4m3fn, contiguous: x * (1 / sf), rounded to nearest even.
-        sf: [m, ceil(n / gran_k)] FP32, contiguous: max(amax, 1e-4) / 448 of each block.
+        sf: [m, ceil(n / gran_k)] FP32, contiguous: max(amax, 1e-4) / 448 of each block. Packed:
+            [m, ceil(n / (4 * gran_k))] int32, the first of four blocks in the low byte, zero for
+            blocks behind the last.
 
     Raises:
-        ArgumentError: x is not such a matrix, or gran_k is not positive.
+        ArgumentError: x is not such a matrix, gran_k is not positive, or packed scale factors are
+            not to be powers of two.
     """
     _check(x, gran_k)
-    return _cast_blocks(x, 1, gran_k, use_ue8m0)
+    scaling = Scaling(use_ue8m0, use_packed_ue8m0, gran_k)
+    if x.is_cuda and gran_k in GRANULARITIES:
+        return cast_per_token(_with_contiguous_columns(x), scaling)
+    scaling.check()
+    data, sf = cast_blocks_reference(x, 1, gran_k, use_ue8m0)
+    if use_packed_ue8m0:
+        # Looked up in its module: SGLang puts one of its own there.
+        sf = math.pack_ue8m0_to_int(torch.nn.functional.pad(sf, (0, -sf.shape[1] % 4)))
+    return data, sf
 
 
 def per_channel_cast_to_fp8(
     x: torch.Tensor, use_ue8m0: bool, gran_k: int = 128
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cast with one scale factor per gran_k rows and column, as weight gradients need it.
+
+    On a CUDA device a kernel does it for gran_k 128, else plain PyTorch; the bits are the same.
 
     Args:
         x: [m, n] BF16, FP16 or FP32, any strides and device; m is a multiple of gran_k.
@@ -54,13 +99,17 @@ def per_channel_cast_to_fp8(
     _check(x, gran_k)
     if x.shape[0] % gran_k != 0:
         raise ArgumentError(f"x: rows must be a multiple of gran_k={gran_k}, got {x.shape[0]}")
-    return _cast_blocks(x, gran_k, 1, use_ue8m0)
+    if x.is_cuda and gran_k == TILE:
+        return cast_blocks(_with_contiguous_columns(x), use_ue8m0, per_channel=True)
+    return cast_blocks_reference(x, gran_k, 1, use_ue8m0)
 
 
 def per_block_cast_to_fp8(
     x: torch.Tensor, use_ue8m0: bool, gran_k: int = 128
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cast with one scale factor per gran_k x gran_k block, as weights (B) need it.
+
+    On a CUDA device a kernel does it for gran_k 128, else plain PyTorch; the bits are the same.
 
     Args:
         x: [m, n] BF16, FP16 or FP32, any strides and device; the last blocks may be partial.
@@ -76,33 +125,64 @@ def per_block_cast_to_fp8(
         ArgumentError: x is not such a matrix, or gran_k is not positive.
     """
     _check(x, gran_k)
-    return _cast_blocks(x, gran_k, gran_k, use_ue8m0)
+    if x.is_cuda and gran_k == TILE:
+        return cast_blocks(_with_contiguous_columns(x), use_ue8m0, per_channel=False)
+    return cast_blocks_reference(x, gran_k, gran_k, use_ue8m0)
+
+
+def per_custom_dims_cast_to_fp8(
+    x: torch.Tensor, dims: tuple[int, ...], use_ue8m0: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cast with one scale factor for each index of some dimensions, as keys of an indexer need it.
+
+    On a CUDA device a kernel does it if `dims` are the first ones and the others hold 128 elements
+    at most, else plain PyTorch; the bits are the same.
+
+    Args:
+        x: BF16, FP16 or FP32, not empty; any shape, strides and device.
+        dims: the dimensions whose every index has a scale factor of its own.
+        use_ue8m0: round the scale factors up to powers of two.
+
+    Returns:
+        data: float8_e4m3fn of x's shape, contiguous: x * (1 / sf), rounded to nearest even.
+        sf: FP32 of the sizes of `dims` in their order in x, those of 1 left out:
+            max(amax, 1e-4) / 448 of what lies at each of their indices.
+
+    Raises:
+        ArgumentError: x is of another dtype or empty, or `dims` are not dimensions of x.
+    """
+    _check_dtype(x)
+    if x.numel() == 0:
+        raise ArgumentError(f"x: must not be empty, got shape {tuple(x.shape)}")
+    if any(not -x.dim() <= dim < x.dim() for dim in dims):
+        raise ArgumentError(f"dims: must be dimensions of x {tuple(x.shape)}, got {dims}")
+    kept = {dim % x.dim() for dim in dims}
+    inner = x.shape[len(kept) :]
+    if x.is_cuda and kept == set(range(len(kept))) and inner.numel() <= GRANULARITIES[-1]:
+        matrix = x.reshape(-1, inner.numel())
+        data, sf = cast_per_token(_with_contiguous_columns(matrix), Scaling(use_ue8m0))
+        return data.view(x.shape), sf.view(x.shape[: len(kept)]).squeeze()
+    others = tuple(dim for dim in range(x.dim()) if dim not in kept)
+    magnitudes = x.float().abs()
+    amax = magnitudes.amax(dim=others, keepdim=True) if others else magnitudes
+    sf = scale_factors_reference(amax, use_ue8m0)
+    return scaled_reference(x.float(), sf).contiguous(), sf.squeeze()
 
 
 def _check(x: torch.Tensor, gran_k: int) -> None:
-    if x.dim() != 2 or x.dtype not in (torch.bfloat16, torch.float16, torch.float32):
-        raise ArgumentError(
-            f"x: must be a BF16, FP16 or FP32 matrix, got {x.dtype} of shape {tuple(x.shape)}"
-        )
+    _check_dtype(x)
+    if x.dim() != 2:
+        raise ArgumentError(f"x: must be a matrix, got {x.dtype} of shape {tuple(x.shape)}")
     if gran_k < 1:
         raise ArgumentError(f"gran_k: must be positive, got {gran_k}")
 
 
-def _cast_blocks(
-    x: torch.Tensor, rows: int, cols: int, use_ue8m0: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cast x [m, n] with one scale factor per block of rows x cols, padding with zeros."""
-    m, n = x.shape
-    padded = torch.nn.functional.pad(x.float(), (0, -n % cols, 0, -m % rows))
-    blocks = padded.reshape(ceil_div(m, rows), rows, ceil_div(n, cols), cols)
-    sf = _scale_factors(blocks.abs().amax(dim=(1, 3)), use_ue8m0)
-    data = (blocks * (1.0 / sf)[:, None, :, None]).to(torch.float8_e4m3fn)
-    return data.reshape(padded.shape)[:m, :n].contiguous(), sf
+def _check_dtype(x: torch.Tensor) -> None:
+    if x.dtype not in (torch.bfloat16, torch.float16, torch.float32):
+        raise ArgumentError(
+            f"x: must be BF16, FP16 or FP32, got {x.dtype} of shape {tuple(x.shape)}"
+        )
 
 
-def _scale_factors(amax: torch.Tensor, use_ue8m0: bool) -> torch.Tensor:
-    """The scale factor that maps each block's largest magnitude to the largest FP8 value."""
-    # PyTorch turns a division by a number into a product on a GPU, which may be one ulp off; a
-    # division by a tensor is one, so that every device returns the same bits.
-    sf = amax.clamp(min=MIN_AMAX) / torch.full((), FP8_MAX, device=amax.device)
-    return ceil_to_ue8m0(sf) if use_ue8m0 else sf
+def _with_contiguous_columns(x: torch.Tensor) -> torch.Tensor:
+    return x if x.shape[1] <= 1 or x.stride(1) == 1 else x.contiguous()

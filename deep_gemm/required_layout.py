@@ -9,14 +9,19 @@ from collections.abc import Sequence
 
 import torch
 
-from deep_gemm.checks import check_is_tensor, check_positive, check_shape, refuse
+from deep_gemm.checks import (
+    check_device_type,
+    check_is_tensor,
+    check_positive,
+    check_shape,
+    refuse,
+)
+from deep_gemm.kernels.transpose import mn_major_strides
 from deep_gemm.layout import (
     SFS_OF_WORD,
     SM100_GRAN_K,
-    check_device,
     check_fp32,
     get_mn_major_tma_aligned_tensor,
-    mn_major_strides,
     packed_ue8m0,
 )
 from deep_gemm.runtime.device import arch_of
@@ -58,7 +63,7 @@ def transform_sf_into_required_layout(
         ArgumentError: an argument breaks a rule, or the architecture has no such scale factors.
         UnsupportedArchitectureError: there are no GEMMs for the device.
     """
-    check_device(check_is_tensor("sf", sf))
+    check_device_type("sf", check_is_tensor("sf", sf).device)
     gran = _granularity(recipe, is_sfa)
     if arch_of(sf.device) == "90a":
         if gran not in SM90_GRANULARITIES:

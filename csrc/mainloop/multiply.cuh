@@ -9,6 +9,7 @@
 #include "mainloop/promotion.cuh"
 #include "mainloop/scale_factors.cuh"
 #include "pipeline/shared_storage.cuh"
+#include "ptx/thread.cuh"
 #include "ptx/wgmma.cuh"
 
 namespace deep_gemm {
@@ -34,11 +35,12 @@ struct Multiplier {
 
     TilePipeline<kConfig> pipeline;
     ScaleFactorReader<kConfig> sf_reader;
-    State started;         // next k block to start
-    SmemDescriptor a;      // the warpgroup's rows of A in its stage
-    SmemDescriptor b;      // B in its stage
+    State started;     // next k block to start
+    SmemDescriptor a;  // the warpgroup's rows of A in its stage
+    SmemDescriptor b;  // B in its stage
+    // Where there are two in flight:
     bool is_full = false;  // whether that stage is known to be full
-    State pending;         // oldest k block that is not released, where there are two in flight
+    State pending;         // oldest k block that is not released
 
     DG_DEVICE Multiplier(SharedStorage<kConfig>& smem, SfaLoad sfa_load, int warpgroup_idx)
         : pipeline{smem.barriers},
@@ -85,7 +87,7 @@ struct Multiplier {
     }
 
     DG_DEVICE void start(Partial& partial, bool is_last) {
-        wait_for_tiles();
+        if (!is_full) pipeline.consumer_wait(started);
         start_slice(partial.accum, 0);
         step_to_next_stage();
         is_full = pipeline.consumer_test(started);
@@ -109,53 +111,67 @@ struct Multiplier {
     DG_DEVICE void multiply_in_turn(float (&final_accum)[kNumWaves][kAccumSize],
                                     uint32_t num_k_blocks, uint32_t n_offset) {
         float accum[kAccumSize];
-        for (int left = num_k_blocks; left > 0; left -= kConfig.kSfGroup) {
-            multiply_group(final_accum, accum, min(left, kConfig.kSfGroup), n_offset);
+        pipeline.consumer_wait(started);
+        int left = num_k_blocks;
+        while (left > kConfig.kSfGroup) {
+            left -= kConfig.kSfGroup;
+            multiply_group<false>(final_accum, accum, kConfig.kSfGroup, n_offset);
         }
+        multiply_group<true>(final_accum, accum, left, n_offset);
     }
 
-    // The first num_k_blocks k blocks of one group of scale factors, of all four but at the end.
+    // The k blocks of one group of scale factors: all four, or in the last group at least one.
+    //
+    // Each is promoted and then waits for the tiles of the next. No branch lies between the two,
+    // but in the last group: so ptxas asks for the tiles before it promotes, and a taken branch
+    // less lies between two WGMMAs.
+    template <bool kIsLast>
     DG_DEVICE void multiply_group(float (&final_accum)[kNumWaves][kAccumSize],
                                   float (&accum)[kAccumSize], int num_k_blocks, uint32_t n_offset) {
         ScaleFactors<kConfig> sf[kConfig.kSfGroup];
 #pragma unroll
         for (int k = 0; k < kConfig.kSfGroup; ++k) {
-            if (k == num_k_blocks) break;
-            const uint32_t release_address = pipeline.release_address(started);
-            wait_for_tiles();
-#pragma unroll
-            for (int wave = 0; wave < kNumWaves; ++wave) {
-                start_slice(accum, wave);
-                if (wave == 0) read_scale_factors(sf, k, k == num_k_blocks - 1);
-                const ScaleProducts<kConfig> products(sf[k], wave);
-                if (wave == kNumWaves - 1) step_to_next_stage();
-                ptx::wgmma_wait_group<0>(accum);
-                if (wave == kNumWaves - 1) {
-                    pipeline.consumer_release(release_address);
-                    is_full = pipeline.consumer_test(started);
-                }
-                products.promote(final_accum[wave], accum, n_offset);
-            }
+            const bool ends_group = k == num_k_blocks - 1;
+            multiply_k_block(final_accum, accum, sf, k, ends_group, n_offset);
+            if (kIsLast && ends_group) break;
+            pipeline.consumer_wait(started);
         }
     }
 
-    // Reads the scale factors of a whole group at its first k block; for 1D1D, where they would
-    // take too many registers, those of each k block when it comes.
+    // K block `k` of a group of scale factors.
+    DG_DEVICE void multiply_k_block(float (&final_accum)[kNumWaves][kAccumSize],
+                                    float (&accum)[kAccumSize],
+                                    ScaleFactors<kConfig> (&sf)[kConfig.kSfGroup], int k,
+                                    bool ends_group, uint32_t n_offset) {
+        uint32_t release_address;
+#pragma unroll
+        for (int wave = 0; wave < kNumWaves; ++wave) {
+            start_slice(accum, wave);
+            if (wave == 0) {
+                release_address = pipeline.release_address(started);
+                read_scale_factors(sf, k, ends_group);
+            }
+            const ScaleProducts<kConfig> products(sf[k], wave);
+            if (wave == kNumWaves - 1) step_to_next_stage();
+            ptx::wgmma_wait_group<0>(accum);
+            if (wave == kNumWaves - 1) pipeline.consumer_release(release_address);
+            products.promote(final_accum[wave], accum, n_offset);
+        }
+    }
+
+    // Reads the scale factors of a whole group at its first k block, or where they would take too
+    // many registers those of each k block when it comes.
     DG_DEVICE void read_scale_factors(ScaleFactors<kConfig> (&sf)[kConfig.kSfGroup], int k,
-                                      bool is_last) {
+                                      bool ends_group) {
         if (k == 0) sf_reader.begin_group();
-        if (kConfig.is_1d1d()) {
+        if (!kConfig.reads_sf_groups()) {
             sf[k] = sf_reader.read(k);
-            if (is_last) sf_reader.end_group();
+            if (ends_group) sf_reader.end_group();
         } else if (k == 0) {
 #pragma unroll
             for (int i = 0; i < kConfig.kSfGroup; ++i) sf[i] = sf_reader.read(i);
             sf_reader.end_group();
         }
-    }
-
-    DG_DEVICE void wait_for_tiles() const {
-        if (!is_full) pipeline.consumer_wait(started);
     }
 
     // Starts the tensor cores on one k block of one M64 slice: A[64, 128] @ B[block_n, 128].T.
@@ -170,10 +186,13 @@ struct Multiplier {
     }
 
     DG_DEVICE void step_to_next_stage() {
+        constexpr int kBack = 1 - kConfig.num_stages;
         started.advance();
-        const int stages = started.stage == 0 ? 1 - kConfig.num_stages : 1;
-        a.advance(kConfig.a_tile_bytes() * stages);
-        b.advance(kConfig.b_tile_bytes() * stages);
+        const bool wraps = started.stage == 0;
+        a.advance(kConfig.a_tile_bytes() * (wraps ? kBack : 1));
+        b.advance(kConfig.b_tile_bytes() * (wraps ? kBack : 1));
+        ptx::compute_here(a.low);
+        ptx::compute_here(b.low);
     }
 };
 

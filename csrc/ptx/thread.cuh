@@ -11,6 +11,9 @@ DG_DEVICE uint32_t lane_idx() {
     return lane;
 }
 
+// Makes the compiler compute a value here, and not later where it is used.
+DG_DEVICE void compute_here(uint32_t& value) { asm volatile("" : "+r"(value)); }
+
 // A value that all lanes of a converged warp have, in a uniform register: the compiler then knows
 // that a branch on it does not diverge.
 DG_DEVICE uint32_t uniform(uint32_t value) { return __shfl_sync(0xffffffff, value, 0); }

@@ -6,9 +6,10 @@ shared memory, the math warpgroups' own round of multiplying and promoting, and 
 loads over the stages that hide it. HBM adds its time, but for what overlaps.
 
 The constants were fitted to a sweep of 2055 kernels over 42 problems on one H100, without those of
-two stages, but for ROUND_CLOCKS, which was read off single comparisons; a fit to a later sweep of
-425 gives 440. Both sweeps lie in benchmarks/results; `python -m benchmarks regret` says how far the
-choices are from their best.
+two stages, but for ROUND_CLOCKS, which was read off single comparisons (a fit to a later sweep of
+425 gives 440), and for the tensor cores' two, which single comparisons with and without clusters
+moved from (2.806, 0). Since then the main loop has become shorter. Both sweeps lie in
+benchmarks/results; `python -m benchmarks regret` says how far the choices are from their best.
 """
 
 from __future__ import annotations
@@ -22,9 +23,13 @@ from deep_gemm.config.problem import GemmProblem
 CLOCKS_PER_US = 1958.0
 """SM clock, in MHz."""
 
-TENSOR_CLOCKS_PER_COLUMN = 2.806
+TENSOR_CLOCKS_PER_COLUMN = 2.53
 """Clocks per column of a k block of one M64 slice: the tensor cores' nominal 2.0, of which the
 power limit leaves some 70 % when all of them are at work."""
+
+TENSOR_CLOCKS_PER_L2_BYTE = 0.0026
+"""What each byte from L2 adds to that, since it takes power from the tensor cores; a tile that is
+multicast counts for a part."""
 
 SMEM_BYTES_PER_CLOCK = 101.1
 """What shared memory supplies to WGMMA and takes from TMA."""
@@ -104,6 +109,7 @@ def k_block_costs(config: GemmConfig) -> dict[str, float]:
     slices = config.mma_rows // MMA_M
     reads = slices * (BLOCK_K // MMA_K) * MMA_K * (MMA_M + config.block_n)
     writes = BLOCK_K * (config.block_m + config.block_n)
+    l2_bytes = BLOCK_K * (config.block_m / config.cluster_n + config.block_n / config.cluster_m)
     segments = config.block_n // config.sf_segment
     select = SEGMENT_CLOCKS * segments if segments > 1 else 0.0
     latency, overlapped, in_turn = LOAD_LATENCY, OVERLAPPED_CLOCKS, IN_TURN_CLOCKS
@@ -115,7 +121,8 @@ def k_block_costs(config: GemmConfig) -> dict[str, float]:
         overlapped, in_turn = OVERLAPPED_1D1D_CLOCKS, IN_TURN_1D1D_CLOCKS
     fixed, per_column = overlapped if config.num_accumulators == 2 else in_turn
     return {
-        "tensor cores": slices * TENSOR_CLOCKS_PER_COLUMN * config.block_n,
+        "tensor cores": slices * TENSOR_CLOCKS_PER_COLUMN * config.block_n
+        + TENSOR_CLOCKS_PER_L2_BYTE * l2_bytes,
         "shared memory": (reads + writes) / SMEM_BYTES_PER_CLOCK,
         "math": config.num_waves * (fixed + per_column * config.block_n + select),
         "load latency": latency / (config.num_stages - 0.5),

@@ -154,7 +154,8 @@ class GemmConfig:
         """
         registers = (self.num_waves + self.num_accumulators) * self.block_n // 2
         if self.is_1d1d:
-            registers += self.num_accumulators * (2 * self.num_waves + self.block_n // 4) + 4
+            registers += self.num_accumulators * (2 * self.num_waves + self.block_n // 4)
+            registers += 8 * self.num_waves
         else:
             num_k_blocks = 2 if self.num_accumulators == 2 else SF_GROUP
             registers += num_k_blocks * (2 * self.num_waves + self.num_sfb)

@@ -171,6 +171,17 @@ def fma_f32(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
         return _canonical(rounded_to_odd(total, product, c).astype(np.float32))
 
 
+def fma_down_f32(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
+    """The greatest float that is not above a * b + c; an exact difference of zero is -0."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        product = a.astype(np.float64) * b  # exact
+        total = rounded_to_odd(product + c, product, c)
+        nearest = total.astype(np.float32)
+        down = np.where(nearest > total, np.nextafter(nearest, np.float32(-np.inf)), nearest)
+        cancelled = (total == 0) & (np.signbit(product) != np.signbit(c))
+        return _canonical(np.where(cancelled, np.float32(-0.0), down))
+
+
 def rounded_to_odd(total: Lanes, a: Lanes, b: Lanes) -> Lanes:
     """a + b in FP64, truncated, with the last bit set if anything was lost.
 

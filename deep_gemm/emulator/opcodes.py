@@ -130,6 +130,7 @@ def _floats() -> Iterator[tuple[str, Operation]]:
         for rounding in ("", "rn."):
             yield f"{opcode}.{rounding}f32", Operation(function, "f32", ("f32",) * 2)
     yield "fma.rn.f32", Operation(arithmetic.fma_f32, "f32", ("f32",) * 3)
+    yield "fma.rm.f32", Operation(arithmetic.fma_down_f32, "f32", ("f32",) * 3)
     yield "min.f32", Operation(arithmetic.minimum_f32, "f32", ("f32",) * 2)
     yield "max.f32", Operation(arithmetic.maximum_f32, "f32", ("f32",) * 2)
     yield "neg.f32", Operation(arithmetic.negate_f32, "f32", ("f32",))

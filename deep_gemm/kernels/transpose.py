@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ctypes import c_int64, c_uint32, c_void_p
+from dataclasses import dataclass
 
 import torch
 
 from deep_gemm.call_cache import CallCache
-from deep_gemm.checks import MAX_DIMENSION, TMA_ALIGNMENT, extent, refuse
+from deep_gemm.checks import MAX_DIMENSION, TMA_ALIGNMENT, check_device_type, extent, refuse
 from deep_gemm.jit.build import build
 from deep_gemm.jit.source import KernelSource
 from deep_gemm.kernels.arguments import KernelArguments
-from deep_gemm.runtime.device import any_arch_of
+from deep_gemm.runtime.device import arch_of
 from deep_gemm.runtime.launch import KernelLaunch, Plan
 from deep_gemm.runtime.plan import make_plan
 from deep_gemm.utils.math import align, ceil_div
@@ -24,8 +26,40 @@ SMEM_BYTES = TILE_ROWS * TILE_ROW_BYTES
 CTAS_PER_SM = 8
 """How many are to fit a multiprocessor: a thread may have 32 registers."""
 
+WORDS_OF_ALIGNMENT = TMA_ALIGNMENT // 4
+
 _plans: CallCache[Plan] = CallCache()
 """Plans of the calls seen so far, by everything that a plan depends on but the addresses."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What brings tensors of one kind into a layout.
+
+    Attributes:
+        strides: of the layout.
+        is_there: they lie so, but for strides of dimensions of size 1, which mean nothing.
+        plan: copies them; None if there is nothing to copy.
+    """
+
+    strides: tuple[int, ...]
+    is_there: bool
+    plan: Plan | None = None
+
+    def of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor itself, a view of it, or a copy."""
+        if self.is_there:
+            if tensor.stride() == self.strides:
+                return tensor
+            return tensor.as_strided(tensor.shape, self.strides)
+        out = tensor.new_empty_strided(tensor.shape, self.strides)
+        if self.plan is not None:
+            self.plan.launch(tensor.data_ptr(), out.data_ptr())
+        return out
+
+
+_layouts: CallCache[_Layout] = CallCache()
+"""Layouts of the tensors seen so far, likewise."""
 
 
 class TransposeArguments(KernelArguments):
@@ -81,6 +115,12 @@ def k_major(argument: str, x: torch.Tensor) -> torch.Tensor:
     Raises:
         ArgumentError: another dtype or number of dimensions, or contiguous along neither.
     """
+    key = ("k-major", x.shape, x.stride(), x.dtype, x.device)
+    layout = _layouts.get(key) or _layouts.remember(key, _k_major_layout(argument, x))
+    return layout.of(x)
+
+
+def _k_major_layout(argument: str, x: torch.Tensor) -> _Layout:
     if x.dim() not in (2, 3):
         refuse(argument, "must have 2 or 3 dimensions", f"shape {tuple(x.shape)}")
     if x.dtype != torch.float8_e4m3fn:
@@ -88,17 +128,18 @@ def k_major(argument: str, x: torch.Tensor) -> torch.Tensor:
     rows, k = x.shape[-2:]
     stride_row, stride_k = x.stride()[-2:]
     if stride_k == 1 or k <= 1:
-        return x
+        return _Layout(x.stride(), is_there=True)
     if stride_row != 1 and rows > 1:
         rule = "must be contiguous along one of its last two dimensions"
         refuse(argument, rule, f"strides {tuple(x.stride())}")
-    out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    transpose(x.mT, out)
-    return out
+    strides = (rows * k, k, 1)[-x.dim() :]
+    out = x.new_empty_strided(x.shape, strides)
+    return _Layout(strides, False, _plan(x.mT, out) if x.numel() else None)
 
 
 def mn_major(sf: torch.Tensor) -> torch.Tensor:
-    """FP32 scale factors as TMA reads them along MN: `sf` itself if it lies so, else a copy.
+    """FP32 scale factors as TMA reads them along MN: `sf` itself if it lies so, else a copy. A view
+    of it if only the strides of dimensions of size 1 are others.
 
     The copy comes from torch's caching allocator, on the current stream.
 
@@ -107,30 +148,37 @@ def mn_major(sf: torch.Tensor) -> torch.Tensor:
 
     Returns:
         A tensor of sf's shape and values at a multiple of 16 bytes, with strides
-        (k * align(mn, 4), 1, align(mn, 4)); those of a dimension of size 1 may be others. What lies
-        between the end of a column and the next column is undefined.
+        (k * align(mn, 4), 1, align(mn, 4)). What lies between the end of a column and the next
+        column is undefined.
 
     Raises:
         ArgumentError: another dtype or number of dimensions.
     """
+    is_aligned = sf.data_ptr() % TMA_ALIGNMENT == 0
+    key = ("mn-major", sf.shape, sf.stride(), sf.dtype, sf.device, is_aligned)
+    layout = _layouts.get(key) or _layouts.remember(key, _mn_major_layout(sf, is_aligned))
+    return layout.of(sf)
+
+
+def _mn_major_layout(sf: torch.Tensor, is_aligned: bool) -> _Layout:
     if sf.dim() not in (2, 3):
         refuse("sf", "must have 2 or 3 dimensions", f"shape {tuple(sf.shape)}")
     if sf.dtype != torch.float32:
         refuse("sf", "must have dtype torch.float32", sf.dtype)
-    shape, stride = sf.shape, sf.stride()
+    check_device_type("sf", sf.device)
+    strides = mn_major_strides(sf.shape)
+    each = zip(sf.shape, sf.stride(), strides, strict=True)
+    if is_aligned and all(size <= 1 or stride == wanted for size, stride, wanted in each):
+        return _Layout(strides, is_there=True)
+    out = sf.new_empty_strided(sf.shape, strides)
+    return _Layout(strides, False, _plan(sf, out.mT) if sf.numel() else None)
+
+
+def mn_major_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Strides of words [.., mn, k] with columns that begin at multiples of 16 bytes."""
     mn, k = shape[-2:]
-    column = align(mn, 4)
-    is_mn_major = (
-        (stride[-2] == 1 or mn <= 1)
-        and (stride[-1] == column or k <= 1)
-        and (len(shape) == 2 or stride[0] == k * column or shape[0] <= 1)
-        and sf.data_ptr() % TMA_ALIGNMENT == 0
-    )
-    if is_mn_major:
-        return sf
-    out = sf.new_empty_strided(shape, (k * column, 1, column)[-len(shape) :])
-    transpose(sf, out.mT)
-    return out
+    column = align(mn, WORDS_OF_ALIGNMENT)
+    return (k * column, 1, column)[-len(shape) :]
 
 
 def transpose(source: torch.Tensor, out: torch.Tensor) -> None:
@@ -181,7 +229,7 @@ def _plan(source: torch.Tensor, out: torch.Tensor) -> Plan:
     arguments.rows, arguments.columns = rows, columns
     num_tiles = ceil_div(rows, TILE_ROWS) * ceil_div(columns * element_bytes, TILE_ROW_BYTES)
     launch = KernelLaunch(
-        kernel=build(generate_transpose(element_bytes, any_arch_of(source.device))),
+        kernel=build(generate_transpose(element_bytes, arch_of(source.device))),
         arguments=arguments,
         maps=(),
         pointers=(("source", extent(source)), ("out", extent(out))),

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 from deep_gemm.utils import dist, math
 from deep_gemm.utils.dist import init_dist, uneven_all_gather
-from deep_gemm.utils.math import align, ceil_div, ceil_to_ue8m0
+from deep_gemm.utils.math import (
+    align,
+    ceil_div,
+    ceil_to_ue8m0,
+    pack_ue8m0_to_int,
+    unpack_ue8m0_from_int,
+)
 
 if TYPE_CHECKING:
     from deep_gemm.utils import layout
@@ -25,12 +31,22 @@ if TYPE_CHECKING:
         transform_sf_into_required_layout,
     )
     from deep_gemm.utils.math import (
+        cast_back_from_fp4,
         per_block_cast_to_fp8,
         per_channel_cast_to_fp8,
+        per_custom_dims_cast_to_fp8,
+        per_token_cast_to_fp4,
         per_token_cast_to_fp8,
+        transpose_packed_fp4,
     )
 
 __all__ = [
+    "unpack_ue8m0_from_int",
+    "transpose_packed_fp4",
+    "per_token_cast_to_fp4",
+    "per_custom_dims_cast_to_fp8",
+    "pack_ue8m0_to_int",
+    "cast_back_from_fp4",
     "align",
     "ceil_div",
     "ceil_to_ue8m0",

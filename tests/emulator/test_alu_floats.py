@@ -78,6 +78,28 @@ def test_fma_rounds_once(rows: list[tuple[float, float, float]]) -> None:
     assert bits_of(got) == bits_of([exact_fma(*row) for row in rows])
 
 
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@settings(max_examples=300)
+@given(st.lists(ROW, min_size=1, max_size=LANES))
+@example([(0.0, -1.0, 0.0), (0.0, -1.0, -0.0), (1.0, 1.0, -1.0), (0.0, 1.0, 0.0)])
+@example([(2.0**127, 2.0, 0.0), (-(2.0**127), 2.0, 0.0), (2.0**-149, 2.0**-149, 0.0)])
+@example([(-(2.0**-149), 2.0**-149, 0.0), (2.0**-149, -(2.0**-149), 1.0)])
+def test_fma_rounds_down(rows: list[tuple[float, float, float]]) -> None:
+    got = run("fma.rm.f32 %f0, %f1, %f2, %f3", *zip(*rows, strict=True))
+    for (a, b, c), result in zip(rows, np.array(got, np.float32), strict=True):
+        exact = Fraction(a) * Fraction(b) + Fraction(c)
+        with np.errstate(over="ignore"):
+            above = float(np.nextafter(result, np.float32(math.inf)))
+        assert result == -math.inf or Fraction(float(result)) <= exact
+        assert above == math.inf or exact < Fraction(above)
+        assert result != -math.inf or exact < -LARGEST
+        if exact == 0:
+            product = math.copysign(1, a) * math.copysign(1, b)
+            assert np.signbit(result) == (product < 0 or math.copysign(1, c) < 0)
+
+
 @given(st.lists(st.tuples(FINITE, FINITE), min_size=1, max_size=LANES))
 def test_sums_and_products_of_floats(rows: list[tuple[float, float]]) -> None:
     a, b = zip(*rows, strict=True)
@@ -104,6 +126,8 @@ def test_floats_that_are_not_finite() -> None:
     fma = "fma.rn.f32 %f0, %f1, %f2, %f3"
     assert bits_of(run(fma, a, b, zero)) == [minus, plus, CANONICAL, plus, plus]
     assert bits_of(run(fma, [INF, 1.0], [0.0, 1.0], [1.0, -INF])) == [CANONICAL, minus]
+    fma = "fma.rm.f32 %f0, %f1, %f2, %f3"
+    assert bits_of(run(fma, a, b, zero)) == [minus, plus, CANONICAL, plus, 0x7F7FFFFF]
 
 
 def test_least_and_greatest_float() -> None:

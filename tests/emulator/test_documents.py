@@ -1,4 +1,4 @@
-"""The examples of docs/grouped.md do what they say, in the emulator."""
+"""The examples of the documents do what they say, in the emulator."""
 
 from __future__ import annotations
 
@@ -16,3 +16,9 @@ EXAMPLES = snippets(text_of(DOCUMENT))
 def test_an_example_runs(example: str) -> None:
     with mk_alignment(128):
         exec(compile(example, DOCUMENT, "exec"), {})
+
+
+@pytest.mark.filterwarnings("ignore:CPU tensors")
+def test_the_example_of_layouts_runs() -> None:
+    (example,) = snippets(text_of("docs/scale_factors.md"))
+    exec(compile(example, "docs/scale_factors.md", "exec"), {})

@@ -54,11 +54,15 @@ def test_mn_major_has_tma_s_alignment(batch: tuple[int, ...], mn: int) -> None:
         assert mn_major(sf) is sf
 
 
-def test_mn_major_is_lenient_on_dimensions_of_one() -> None:
+def test_strides_of_dimensions_of_one_are_set_right_without_a_copy() -> None:
     column = torch.randn(8, 1)
-    assert mn_major(column) is column
     one_group = torch.randn(5, 8).T.as_strided((1, 8, 5), (3, 1, 8))
-    assert mn_major(one_group) is one_group
+    row = torch.randn(20).as_strided((1, 5), (20, 4))
+    for source, strides in ((column, (1, 8)), (one_group, (40, 1, 8)), (row, (1, 4))):
+        sf = mn_major(source)
+        assert sf.data_ptr() == source.data_ptr() and sf.stride() == strides
+        assert mn_major(sf) is sf
+        assert_bitwise_equal(sf, source)
 
 
 def test_mn_major_copies_what_starts_off_16_bytes() -> None:

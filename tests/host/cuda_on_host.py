@@ -13,11 +13,19 @@ CUDA_ON_HOST = """
 #define __align__(bytes)
 struct { unsigned x; } threadIdx, blockIdx, gridDim;
 void __syncthreads();
+struct uint2 { unsigned x, y; };
 struct uint4 { unsigned x, y, z, w; };
 unsigned __byte_perm(unsigned, unsigned, unsigned);
 void __syncwarp();
 unsigned __shfl_sync(unsigned, unsigned, int);
 unsigned __shfl_up_sync(unsigned, unsigned, unsigned);
+unsigned __shfl_xor_sync(unsigned, unsigned, int);
+unsigned __float_as_uint(float);
+float __uint_as_float(unsigned);
+float __fdiv_rn(float, float);
+float __fmul_rn(float, float);
+float __frcp_rn(float);
+extern "C" float expf(float);
 unsigned __ballot_sync(unsigned, int);
 unsigned __reduce_add_sync(unsigned, unsigned);
 int __ffs(int);

@@ -49,10 +49,6 @@ BROKEN = [
     (GemmConfig(256, 128, 3, 2, 1, 1, 0), "rounds_split_slabs", "divide 4 slabs, got 0"),
     (GemmConfig(64, 64, 4, 1, gran_n=64), "elements_are_supported", "1 or 128, got 64"),
     (GemmConfig(64, 64, 4, 1, d_bytes=1), "elements_are_supported", "2 or 4, got 1"),
-    (
-        GemmConfig(128, 64, 4, 2, 2, grouping=Grouping.M_GROUPED),
-        *("clusters_stay_in_one_group", "must be 1 .* got 2"),
-    ),
     (GemmConfig(64, 64, 1, 1), "shared_memory_fits", r"2\.\.32, got 1"),
     (GemmConfig(16, 16, 33, 1), "shared_memory_fits", r"2\.\.32, got 33"),
     (GemmConfig(128, 128, 8, 2), "shared_memory_fits", r"needs \d{6} bytes.* 232448"),

@@ -1,0 +1,23 @@
+// Conversions between FP32 and the narrower types of operands. PTX ISA 9.7.9.22.
+#pragma once
+
+#include "common/types.cuh"
+
+namespace deep_gemm::ptx {
+
+// Rounds two floats to E4M3 (nearest even, magnitudes above 448 become 448, NaN becomes 0x7f);
+// `low` goes to bits 0-7.
+DG_DEVICE uint32_t cvt_e4m3x2(float low, float high) {
+    uint16_t packed;
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(packed) : "f"(high), "f"(low));
+    return packed;
+}
+
+// An FP16 number, in the low half of a word, as FP32.
+DG_DEVICE float cvt_f32_f16(uint32_t half) {
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(static_cast<uint16_t>(half)));
+    return value;
+}
+
+}  // namespace deep_gemm::ptx
