@@ -17,7 +17,7 @@ from deep_gemm.kernels.block_cast import TILE, BlockCastConfig, plan_block_cast
 from deep_gemm.kernels.cast import INPUTS, CastRows, SfFormat
 from deep_gemm.kernels.per_token_cast import GRANULARITIES, PerTokenCast, PerTokenCastConfig
 from deep_gemm.runtime.launch import Plan
-from deep_gemm.settings import get_mk_alignment_for_contiguous_layout, sms_limit
+from deep_gemm.settings import current
 from deep_gemm.utils.math import align, ceil_div
 
 TMA_WORDS = 4
@@ -110,8 +110,7 @@ def cast_per_token(
         _kind(up),
         clamp,
         _kinds(out),
-        get_mk_alignment_for_contiguous_layout(),
-        sms_limit(),
+        current(),
     )
     call = _calls.get(key)
     if call is None:
@@ -184,7 +183,7 @@ def _plan_per_token(
         return _Call(sf, None)
     activation = up is not None, clamp is not None
     config = PerTokenCastConfig(x.dtype, scaling.gran_k, scaling.format, rows, *activation)
-    alignment = get_mk_alignment_for_contiguous_layout()
+    alignment = current().mk_alignment
     return _Call(sf, tensors.plan(config, alignment, math.inf if clamp is None else clamp))
 
 

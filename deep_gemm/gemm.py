@@ -41,7 +41,7 @@ from deep_gemm.scaling import (
     hashable,
     resolve_recipe,
 )
-from deep_gemm.settings import sms_limit, usable_sms
+from deep_gemm.settings import Settings, current, usable_sms
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """x, y, d, sfa and sfb: the order in which a launch takes their addresses."""
@@ -199,9 +199,10 @@ def _gemm(
     check_is_tensor("d", d)
     if recipes != NO_RECIPES:
         recipes = hashable(recipes)
+    settings = current()
     addresses = x.data_ptr(), y.data_ptr(), d.data_ptr(), sfa.data_ptr(), sfb.data_ptr()
     key = (
-        *(addresses[3] % 16 == 0, addresses[4] % 16 == 0, sms_limit(), *recipes),
+        *(addresses[3] % 16 == 0, addresses[4] % 16 == 0, settings, *recipes),
         *(x.shape, x.stride(), x.dtype, x.device, sfa.shape, sfa.stride(), sfa.dtype, sfa.device),
         *(y.shape, y.stride(), y.dtype, y.device, sfb.shape, sfb.stride(), sfb.dtype, sfb.device),
         *(d.shape, d.stride(), d.dtype, d.device, None if c is None else c_key(c, d)),
@@ -209,13 +210,15 @@ def _gemm(
     tensors = x, y, d, sfa, sfb
     call = _calls.get(key)
     if call is None:
-        call = _calls.remember(key, _prepare(tensors, c, _check(tensors, c, recipes)))
+        call = _calls.remember(key, _prepare(tensors, c, _check(tensors, c, recipes, settings)))
     elif (addresses[0] | addresses[1] | addresses[2]) % TMA_ALIGNMENT:
         check_addresses(tensors, call.transforms)
     call.run(tensors, c, addresses)
 
 
-def _check(tensors: Tensors, c: torch.Tensor | None, recipes: Recipes) -> GemmProblem:
+def _check(
+    tensors: Tensors, c: torch.Tensor | None, recipes: Recipes, settings: Settings
+) -> GemmProblem:
     """Checks everything but the addresses, which differ from call to call."""
     x, y, d, sfa, sfb = tensors
     device = x.device
@@ -237,9 +240,11 @@ def _check(tensors: Tensors, c: torch.Tensor | None, recipes: Recipes) -> GemmPr
         check_tma_operand("b[0]", y)
         check_tma_rows("d", d)
     return GemmProblem(
-        *(m, n, k, arch, usable_sms(device)),
+        *(m, n, k, arch, usable_sms(device, settings)),
         gran_n=recipe.gran_n,
         d_bytes=d.element_size(),
+        block_multiple=settings.block_multiple,
+        pdl=settings.pdl,
     )
 
 

@@ -44,7 +44,7 @@ from deep_gemm.scaling import (
     hashable,
     resolve_recipe,
 )
-from deep_gemm.settings import get_mk_alignment_for_contiguous_layout, sms_limit, usable_sms
+from deep_gemm.settings import Settings, current, usable_sms
 from deep_gemm.utils.math import ceil_div
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -140,7 +140,7 @@ def m_grouped_fp8_gemm_nt_contiguous(
         check_positive("expected_m_for_psum_layout", expected_m_for_psum_layout)
     kind = _Kind(
         GroupedLayout.ROW_ENDS if use_psum_layout else GroupedLayout.ROW_IDS,
-        get_mk_alignment_for_contiguous_layout(),
+        current().mk_alignment,
         ensure_zero_padding,
         expected_m_for_psum_layout,
         (recipe, recipe_a, recipe_b),
@@ -260,16 +260,17 @@ def _m_grouped(
 ) -> None:
     (x, sfa), (y, sfb) = a, b
     check_is_tensor("d", d)
+    settings = current()
     if kind.recipes != NO_RECIPES:
         kind = kind._replace(recipes=hashable(kind.recipes))
     tensors = x, y, d, sfa, sfb, check_is_tensor(_layout_name(kind), layout)
     key = (
-        *(kind, sms_limit(), sfa.data_ptr() % 16 == 0),
+        *(kind, settings, sfa.data_ptr() % 16 == 0),
         *((t.shape, t.stride(), t.dtype, t.device) for t in tensors),
     )
     call = _calls.get(key)
     if call is None:
-        call = _calls.remember(key, _prepare(tensors, _check(tensors, kind), kind))
+        call = _calls.remember(key, _prepare(tensors, _check(tensors, kind, settings), kind))
     elif (x.data_ptr() | y.data_ptr() | d.data_ptr()) % TMA_ALIGNMENT:
         check_addresses(tensors, call.transforms)
     # D and SFA once more, for rows that TMA does not reach.
@@ -281,7 +282,7 @@ def _layout_name(kind: _Kind) -> str:
     return "masked_m" if kind.is_masked else "grouped_layout"
 
 
-def _check(tensors: Tensors, kind: _Kind) -> GemmProblem:
+def _check(tensors: Tensors, kind: _Kind, settings: Settings) -> GemmProblem:
     """Checks everything but the addresses, which differ from call to call."""
     x, y, d, sfa, sfb, layout = tensors
     device = x.device
@@ -312,11 +313,13 @@ def _check(tensors: Tensors, kind: _Kind) -> GemmProblem:
         check_tma_rows("d", d)
     expected_m = kind.expected_m if kind.expected_m is not None else ceil_div(m, num_groups)
     return GemmProblem(
-        *(min(expected_m, m), n, k, arch, usable_sms(device)),
+        *(min(expected_m, m), n, k, arch, usable_sms(device, settings)),
         grouping=Grouping.M_GROUPED,
         num_groups=num_groups,
         alignment=kind.alignment,
         d_bytes=d.element_size(),
+        block_multiple=settings.block_multiple,
+        pdl=settings.pdl,
     )
 
 

@@ -37,7 +37,7 @@ from deep_gemm.kernels.fp8_gemm import GemmTensors
 from deep_gemm.kernels.k_grouped import plan_k_grouped
 from deep_gemm.runtime.device import arch_of
 from deep_gemm.scaling import RECIPE_1D1D, Recipes, check_scale_factors, hashable, resolve_recipe
-from deep_gemm.settings import sms_limit, usable_sms
+from deep_gemm.settings import Settings, current, usable_sms
 from deep_gemm.utils.math import ceil_div
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -107,15 +107,15 @@ def k_grouped_fp8_gemm_nt_contiguous(
     known = ks if ks_cpu is None else ks_cpu
     if known is not None:
         _check_sizes(known, tensors)
-    recipes = hashable((recipe, None, None))
+    recipes, settings = hashable((recipe, None, None)), current()
     key = (
-        *(recipes, sms_limit(), sfa.data_ptr() % 16 == 0, sfb.data_ptr() % 16 == 0),
+        *(recipes, settings, sfa.data_ptr() % 16 == 0, sfb.data_ptr() % 16 == 0),
         *((t.shape, t.stride(), t.dtype, t.device) for t in tensors),
         None if c is None else c_key(c, d),
     )
     call = _calls.get(key)
     if call is None:
-        problem = _check(tensors, c, recipes)
+        problem = _check(tensors, c, recipes, settings)
         call = _calls.remember(key, _prepare(tensors, c, problem))
     elif (x.data_ptr() | y.data_ptr() | d.data_ptr()) % TMA_ALIGNMENT:
         check_addresses(tensors, call.transforms)
@@ -140,7 +140,9 @@ def _check_sizes(ks: Sequence[int], tensors: Tensors) -> None:
             refuse(name, rule, operand.numel())
 
 
-def _check(tensors: Tensors, c: torch.Tensor | None, recipes: Recipes) -> GemmProblem:
+def _check(
+    tensors: Tensors, c: torch.Tensor | None, recipes: Recipes, settings: Settings
+) -> GemmProblem:
     """Checks everything but the addresses and the groups' sizes."""
     x, y, d, sfa, sfb, sizes = tensors
     device = x.device
@@ -167,11 +169,13 @@ def _check(tensors: Tensors, c: torch.Tensor | None, recipes: Recipes) -> GemmPr
         check_scale_factors("b[1]", sfb, n, total_k, (1, BLOCK_K), device)
         check_tma_rows("d", d)
     return GemmProblem(
-        *(m, n, ceil_div(total_k, max(num_groups, 1)), arch, usable_sms(device)),
+        *(m, n, ceil_div(total_k, max(num_groups, 1)), arch, usable_sms(device, settings)),
         grouping=Grouping.K_GROUPED,
         num_groups=num_groups,
         gran_n=recipe.gran_n,
         d_bytes=d.element_size(),
+        block_multiple=settings.block_multiple,
+        pdl=settings.pdl,
     )
 
 

@@ -19,6 +19,7 @@ from deep_gemm.quantizers import (
     quantize_silu_mul,
     quantize_swiglu,
 )
+from deep_gemm.runtime.device import has_kernels
 from deep_gemm.testing.quantize_reference import (
     cast_blocks_reference,
     scale_factors_reference,
@@ -44,7 +45,7 @@ def per_token_cast_to_fp8(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cast with one scale factor per row and gran_k columns, as activations (A) need it.
 
-    On a CUDA device a kernel does it for gran_k 32, 64 and 128, else plain PyTorch; the bits are
+    On an SM90 GPU a kernel does it for gran_k 32, 64 and 128, else plain PyTorch; the bits are
     the same.
 
     Args:
@@ -66,7 +67,7 @@ def per_token_cast_to_fp8(
     """
     _check(x, gran_k)
     scaling = Scaling(use_ue8m0, use_packed_ue8m0, gran_k)
-    if x.is_cuda and gran_k in GRANULARITIES:
+    if has_kernels(x.device) and gran_k in GRANULARITIES:
         return cast_per_token(_with_contiguous_columns(x), scaling)
     scaling.check()
     data, sf = cast_blocks_reference(x, 1, gran_k, use_ue8m0)
@@ -81,7 +82,7 @@ def per_channel_cast_to_fp8(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cast with one scale factor per gran_k rows and column, as weight gradients need it.
 
-    On a CUDA device a kernel does it for gran_k 128, else plain PyTorch; the bits are the same.
+    On an SM90 GPU a kernel does it for gran_k 128, else plain PyTorch; the bits are the same.
 
     Args:
         x: [m, n] BF16, FP16 or FP32, any strides and device; m is a multiple of gran_k.
@@ -99,7 +100,7 @@ def per_channel_cast_to_fp8(
     _check(x, gran_k)
     if x.shape[0] % gran_k != 0:
         raise ArgumentError(f"x: rows must be a multiple of gran_k={gran_k}, got {x.shape[0]}")
-    if x.is_cuda and gran_k == TILE:
+    if has_kernels(x.device) and gran_k == TILE:
         return cast_blocks(_with_contiguous_columns(x), use_ue8m0, per_channel=True)
     return cast_blocks_reference(x, gran_k, 1, use_ue8m0)
 
@@ -109,7 +110,7 @@ def per_block_cast_to_fp8(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cast with one scale factor per gran_k x gran_k block, as weights (B) need it.
 
-    On a CUDA device a kernel does it for gran_k 128, else plain PyTorch; the bits are the same.
+    On an SM90 GPU a kernel does it for gran_k 128, else plain PyTorch; the bits are the same.
 
     Args:
         x: [m, n] BF16, FP16 or FP32, any strides and device; the last blocks may be partial.
@@ -125,7 +126,7 @@ def per_block_cast_to_fp8(
         ArgumentError: x is not such a matrix, or gran_k is not positive.
     """
     _check(x, gran_k)
-    if x.is_cuda and gran_k == TILE:
+    if has_kernels(x.device) and gran_k == TILE:
         return cast_blocks(_with_contiguous_columns(x), use_ue8m0, per_channel=False)
     return cast_blocks_reference(x, gran_k, gran_k, use_ue8m0)
 
@@ -135,7 +136,7 @@ def per_custom_dims_cast_to_fp8(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Cast with one scale factor for each index of some dimensions, as keys of an indexer need it.
 
-    On a CUDA device a kernel does it if `dims` are the first ones and the others hold 128 elements
+    On an SM90 GPU a kernel does it if `dims` are the first ones and the others hold 128 elements
     at most, else plain PyTorch; the bits are the same.
 
     Args:
@@ -158,7 +159,11 @@ def per_custom_dims_cast_to_fp8(
         raise ArgumentError(f"dims: must be dimensions of x {tuple(x.shape)}, got {dims}")
     kept = {dim % x.dim() for dim in dims}
     inner = x.shape[len(kept) :]
-    if x.is_cuda and kept == set(range(len(kept))) and inner.numel() <= GRANULARITIES[-1]:
+    if (
+        has_kernels(x.device)
+        and kept == set(range(len(kept)))
+        and inner.numel() <= GRANULARITIES[-1]
+    ):
         matrix = x.reshape(-1, inner.numel())
         data, sf = cast_per_token(_with_contiguous_columns(matrix), Scaling(use_ue8m0))
         return data.view(x.shape), sf.view(x.shape[: len(kept)]).squeeze()

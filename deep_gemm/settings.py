@@ -1,4 +1,4 @@
-"""What holds for all calls of this process until it is set anew.
+"""What holds for calls until it is set anew: for the whole process, or inside a `with override()`.
 
 Setting a value and reading it are safe in any thread; a call uses what is set when it begins.
 """
@@ -6,6 +6,10 @@ Setting a value and reading it are safe in any thread; a call uses what is set w
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
 
 import torch
 
@@ -17,22 +21,102 @@ DEFAULT_MK_ALIGNMENT = 128
 FINEST_MK_ALIGNMENT = 16
 """Alignments other than 1 are multiples of this."""
 
-
-class _Settings:
-    """The values; replaced one by one, so that reading one needs no lock."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.num_sms = 0
-        self.mk_alignment = DEFAULT_MK_ALIGNMENT
+MAX_BLOCK = 256
+"""Rows, and columns, of the largest block."""
 
 
-_settings = _Settings()
+class Settings(NamedTuple):
+    """All of it; a part of what a call is remembered by.
+
+    Attributes:
+        num_sms: multiprocessors that a kernel may occupy; 0 for all.
+        tc_util: percent of the tensor cores that a kernel may occupy.
+        pdl: a kernel may start while the one before it ends.
+        mk_alignment: rows to a multiple of which groups of the contiguous layout begin.
+        block_multiple: what the rows and the columns of a block are a multiple of.
+    """
+
+    num_sms: int = 0
+    tc_util: int = 100
+    pdl: bool = False
+    mk_alignment: int = DEFAULT_MK_ALIGNMENT
+    block_multiple: tuple[int, int] = (1, 1)
+
+
+_lock = threading.Lock()
+_of_process = Settings()
+_override: ContextVar[Settings | None] = ContextVar("deep_gemm_settings", default=None)
+
+
+def current() -> Settings:
+    """What holds for a call that begins here and now."""
+    return _override.get() or _of_process
+
+
+def _set(**changes: object) -> None:
+    global _of_process
+    override = _override.get()
+    if override is not None:
+        _override.set(override._replace(**changes))  # type: ignore[arg-type]
+        return
+    with _lock:
+        _of_process = _of_process._replace(**changes)  # type: ignore[arg-type]
+
+
+@contextmanager
+def override(
+    *,
+    num_sms: int | None = None,
+    tc_util: int | None = None,
+    pdl: bool | None = None,
+    mk_alignment: int | None = None,
+    block_size_multiple_of: int | tuple[int, int] | None = None,
+) -> Iterator[None]:
+    """Other settings inside a `with` block, for this thread or task only.
+
+    What is not given, or None, stays as it is. The setters, called inside the block, hold until its
+    end, and only here.
+
+    Args:
+        num_sms: as for `set_num_sms`.
+        tc_util: as for `set_tc_util`.
+        pdl: as for `set_pdl`.
+        mk_alignment: as for `set_mk_alignment_for_contiguous_layout`.
+        block_size_multiple_of: as for `set_block_size_multiple_of`.
+
+    Raises:
+        ArgumentError: a value that the setter refuses.
+
+    Example:
+        >>> with deep_gemm.override(num_sms=100):
+        ...     deep_gemm.fp8_gemm_nt(a, b, d)
+    """
+    token = _override.set(current())
+    try:
+        if num_sms is not None:
+            set_num_sms(num_sms)
+        if tc_util is not None:
+            set_tc_util(tc_util)
+        if pdl is not None:
+            set_pdl(pdl)
+        if mk_alignment is not None:
+            set_mk_alignment_for_contiguous_layout(mk_alignment)
+        if block_size_multiple_of is not None:
+            set_block_size_multiple_of(block_size_multiple_of)
+        yield
+    finally:
+        _override.reset(token)
 
 
 def _check_integer(argument: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         refuse(argument, "must be an int", repr(value))
+    return value
+
+
+def _check_bool(argument: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        refuse(argument, "must be a bool", repr(value))
     return value
 
 
@@ -46,24 +130,117 @@ def set_num_sms(num_sms: int) -> None:
     most = num_sms_of(_current_device())
     if not 0 <= value <= most:
         refuse("num_sms", f"must be in 0..{most}, the multiprocessors of the device", value)
-    with _settings.lock:
-        _settings.num_sms = value
+    _set(num_sms=value)
 
 
 def get_num_sms() -> int:
-    """Multiprocessors that a kernel on the current device occupies."""
-    return usable_sms(_current_device())
-
-
-def sms_limit() -> int:
-    """What was set as the number of multiprocessors; 0 for all of them."""
-    return _settings.num_sms
-
-
-def usable_sms(device: torch.device) -> int:
-    """Multiprocessors that a kernel on `device` occupies: all of them, or fewer if set so."""
-    limit, have = _settings.num_sms, num_sms_of(device)
+    """Multiprocessors that kernels on the current device may use: all, unless set otherwise."""
+    limit, have = current().num_sms, num_sms_of(_current_device())
     return min(limit, have) if limit else have
+
+
+def set_tc_util(tc_util: int) -> None:
+    """Limits the share of the tensor cores that a GEMM uses, by the multiprocessors that it runs on,
+    so that others get theirs.
+
+    Args:
+        tc_util: percent, 1..100; 0 for all.
+
+    Raises:
+        ArgumentError: not an int in 0..100.
+    """
+    value = _check_integer("tc_util", tc_util)
+    if not 0 <= value <= 100:
+        refuse("tc_util", "must be in 0..100 percent", value)
+    _set(tc_util=value or 100)
+
+
+def get_tc_util() -> int:
+    """Percent of the tensor cores that a GEMM may use."""
+    return current().tc_util
+
+
+def usable_sms(device: torch.device, settings: Settings | None = None) -> int:
+    """Multiprocessors that a kernel on `device` occupies."""
+    settings = settings or current()
+    limit, have = settings.num_sms, num_sms_of(device)
+    return max(1, (min(limit, have) if limit else have) * settings.tc_util // 100)
+
+
+def set_pdl(enabled: bool) -> None:
+    """Programmatic dependent launch: whether GEMMs start while the kernel before them still ends.
+
+    They prepare themselves and then wait until all that it wrote is there; and they let the kernel
+    behind them do the same.
+
+    Raises:
+        ArgumentError: not a bool.
+    """
+    _set(pdl=_check_bool("enabled", enabled))
+
+
+def get_pdl() -> bool:
+    """Whether GEMMs use programmatic dependent launch; not unless set."""
+    return current().pdl
+
+
+def set_block_size_multiple_of(value: int | tuple[int, int]) -> None:
+    """Restricts the blocks that kernels may have: their rows and columns are multiples of these.
+
+    Args:
+        value: of both, or (of the rows, of the columns); (1, 1) restricts nothing. Rows are 16, 32,
+            64, 128 or 256, columns any multiple of 16 up to 256.
+
+    Raises:
+        ArgumentError: not one or two ints, or no block is a multiple of them.
+    """
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2:
+        refuse("value", "must be an int or a pair of them", repr(value))
+    rows, columns = (_check_integer("value", part) for part in pair)
+    fits = rows > 0 and MAX_BLOCK % rows == 0
+    fits &= columns > 0 and any(n % columns == 0 for n in range(16, MAX_BLOCK + 1, 16))
+    if not fits:
+        refuse("value", f"must divide a block's rows and columns, at most {MAX_BLOCK}", pair)
+    _set(block_multiple=(rows, columns))
+
+
+def set_ignore_compile_dims(enabled: bool) -> None:
+    """Accepted for compatibility: sizes are never compiled into a kernel here.
+
+    Raises:
+        ArgumentError: not a bool.
+    """
+    _check_bool("enabled", enabled)
+
+
+def use_deterministic_algorithms(enabled: bool) -> None:
+    """Accepted for compatibility: every kernel here gives the same bits for the same operands.
+
+    Raises:
+        ArgumentError: not a bool.
+    """
+    _check_bool("enabled", enabled)
+
+
+def get_deterministic_algorithms() -> bool:
+    """True: nothing here depends on the order in which threads come."""
+    return True
+
+
+def set_batch_invariant(enabled: bool) -> None:
+    """Accepted for compatibility: a row of D has the same bits whatever other rows there are, since
+    every kernel adds up K in the same order.
+
+    Raises:
+        ArgumentError: not a bool.
+    """
+    _check_bool("enabled", enabled)
+
+
+def get_batch_invariant() -> bool:
+    """True: see `set_batch_invariant`."""
+    return True
 
 
 def _current_device() -> torch.device:
@@ -84,13 +261,12 @@ def set_mk_alignment_for_contiguous_layout(alignment: int) -> None:
     value = _check_integer("alignment", alignment)
     if value != 1 and (value < FINEST_MK_ALIGNMENT or value % FINEST_MK_ALIGNMENT):
         refuse("alignment", f"must be 1 or a multiple of {FINEST_MK_ALIGNMENT}", value)
-    with _settings.lock:
-        _settings.mk_alignment = value
+    _set(mk_alignment=value)
 
 
 def get_mk_alignment_for_contiguous_layout() -> int:
     """Rows to a multiple of which the groups of the contiguous layout begin; 128 if never set."""
-    return _settings.mk_alignment
+    return current().mk_alignment
 
 
 get_m_alignment_for_contiguous_layout = get_mk_alignment_for_contiguous_layout

@@ -23,6 +23,9 @@ class GemmProblem:
         alignment: rows of A to a multiple of which m-grouped groups are padded.
         gran_n: rows of B per scale factor, 128 or 1.
         d_bytes: bytes of an element of D: 2 for BF16, 4 for FP32.
+        block_multiple: what the rows and the columns of a block must be a multiple of.
+        head_columns: columns of D that surely lie together, from a multiple of them on; 0: all.
+        pdl: whether the kernel may start while the one before it ends.
     """
 
     m: int
@@ -35,6 +38,9 @@ class GemmProblem:
     alignment: int = 1
     gran_n: int = GRAN_N
     d_bytes: int = 2
+    block_multiple: tuple[int, int] = (1, 1)
+    head_columns: int = 0
+    pdl: bool = False
 
     @property
     def is_1d1d(self) -> bool:

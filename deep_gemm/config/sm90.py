@@ -10,6 +10,8 @@ from deep_gemm.config.gemm_config import GemmConfig, Grouping
 from deep_gemm.config.legality import broken_rules, max_stages
 from deep_gemm.config.problem import GemmProblem
 
+BLOCK_M = (16, 32, 64, 128, 256)
+
 BLOCK_N = tuple(range(16, 257, 16))
 
 MIN_STAGES = 3
@@ -24,13 +26,19 @@ def block_m_candidates(problem: GemmProblem) -> tuple[int, ...]:
 
     Groups of an m-grouped product may have more rows than expected, or fewer.
     """
-    m = problem.m
+    allowed = [height for height in BLOCK_M if height % problem.block_multiple[0] == 0]
+    m, lowest = problem.m, min(allowed, default=0)
     if problem.grouping is Grouping.M_GROUPED:
-        return tuple(height for height in (16, 32, 64, 128, 256) if height < 2 * m + 16)
+        return tuple(height for height in allowed if height < 2 * m + 16 or height == lowest)
     for short in (16, 32):
-        if m <= short:
+        if m <= short and short in allowed:
             return (short,)
-    return tuple(height for height in (64, 128, 256) if height < 2 * m)
+    return tuple(height for height in allowed if 64 <= height < 2 * m or height == lowest)
+
+
+def stores_heads(config: GemmConfig, head_columns: int) -> bool:
+    """Whether no slab of D reaches from one run of `head_columns` columns into the next."""
+    return head_columns % (config.d_swizzle_bytes // config.d_bytes) == 0
 
 
 @functools.cache
@@ -66,6 +74,8 @@ def candidates(problem: GemmProblem) -> Iterator[GemmConfig]:
     """Every legal configuration for the problem that is worth a look."""
     for block_m in block_m_candidates(problem):
         for block_n in BLOCK_N:
+            if block_n % problem.block_multiple[1]:
+                continue
             shape = GemmConfig(
                 *(block_m, block_n, MIN_STAGES, 1 if block_m <= 64 else 2),
                 grouping=problem.grouping,
@@ -81,5 +91,5 @@ def candidates(problem: GemmProblem) -> Iterator[GemmConfig]:
                         cluster_m=cluster_m,
                         cluster_n=cluster_n,
                     )
-                    if not broken_rules(config):
+                    if stores_heads(config, problem.head_columns) and not broken_rules(config):
                         yield config

@@ -167,6 +167,7 @@ def persistent_launch(
         num_threads=config.num_threads,
         smem_bytes=config.smem_bytes,
         cluster_size=config.cluster_size,
+        pdl=problem.pdl,
     )
 
 

@@ -19,13 +19,14 @@ LIBRARY = "libcuda.so.1"
 ERROR_INVALID_CONTEXT = 201
 _MAX_DYNAMIC_SMEM = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _CLUSTER_DIMENSION = 4  # CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+_PROGRAMMATIC_SERIALIZATION = 6  # CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
 _CAPTURE_RELAXED = 2  # CU_STREAM_CAPTURE_MODE_RELAXED
 
 
 class LaunchAttribute(ctypes.Structure):
-    """CUlaunchAttribute: an id and 64 bytes of value, here the three cluster dimensions."""
+    """CUlaunchAttribute: an id and 64 bytes of value, here up to three words."""
 
-    _fields_ = (("id", c_int), ("pad", c_int), ("cluster", c_uint * 3), ("rest", c_uint * 13))
+    _fields_ = (("id", c_int), ("pad", c_int), ("value", c_uint * 3), ("rest", c_uint * 13))
 
 
 class LaunchConfig(ctypes.Structure):
@@ -41,13 +42,22 @@ class LaunchConfig(ctypes.Structure):
     )
 
 
-def launch_config(grid: int, threads: int, smem_bytes: int, cluster_size: int) -> LaunchConfig:
-    """A one-dimensional launch of `grid` CTAs in clusters of `cluster_size`."""
+def launch_config(
+    grid: int, threads: int, smem_bytes: int, cluster_size: int, pdl: bool = False
+) -> LaunchConfig:
+    """A one-dimensional launch of `grid` CTAs in clusters of `cluster_size`; with programmatic
+    dependent launch if `pdl`."""
     config = LaunchConfig((grid, 1, 1), (threads, 1, 1), smem_bytes)
+    attributes = []
     if cluster_size > 1:
-        attribute = LaunchAttribute(_CLUSTER_DIMENSION, 0, (cluster_size, 1, 1))
-        config.attributes = ctypes.pointer(attribute)
-        config.num_attributes = 1
+        attributes.append(LaunchAttribute(_CLUSTER_DIMENSION, 0, (cluster_size, 1, 1)))
+    if pdl:
+        attributes.append(LaunchAttribute(_PROGRAMMATIC_SERIALIZATION, 0, (1, 0, 0)))
+    if attributes:
+        # The configuration keeps the array alive, as ctypes does for what pointers are cast from.
+        array = (LaunchAttribute * len(attributes))(*attributes)
+        config.attributes = ctypes.cast(array, POINTER(LaunchAttribute))
+        config.num_attributes = len(attributes)
     return config
 
 

@@ -46,6 +46,12 @@ def any_arch_of(device: torch.device) -> str:
 
 
 @functools.cache
+def has_kernels(device: torch.device) -> bool:
+    """Whether it is a CUDA device that there are kernels for."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) in SUPPORTED
+
+
+@functools.cache
 def num_sms_of(device: torch.device) -> int:
     """Multiprocessors of the device; for the emulator, those of an H100."""
     if device.type == "cpu":

@@ -34,6 +34,7 @@ class KernelLaunch:
         num_threads: threads of a CTA.
         smem_bytes: dynamic shared memory of a CTA.
         cluster_size: CTAs of a cluster.
+        pdl: programmatic dependent launch: it may start while the kernel before it ends.
     """
 
     kernel: CompiledKernel
@@ -44,6 +45,7 @@ class KernelLaunch:
     num_threads: int
     smem_bytes: int
     cluster_size: int
+    pdl: bool = False
 
 
 class Plan(Protocol):
@@ -95,7 +97,7 @@ class CudaPlan:
         self._slots = slots
         self._addresses: list[int] = [0] * len(slots)
         self._config = launch_config(
-            launch.grid, launch.num_threads, launch.smem_bytes, launch.cluster_size
+            launch.grid, launch.num_threads, launch.smem_bytes, launch.cluster_size, launch.pdl
         )
         self._device = device
         self._lock = threading.Lock()

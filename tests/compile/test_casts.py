@@ -77,6 +77,16 @@ def test_no_kernel_spills(config: PerTokenCastConfig | BlockCastConfig) -> None:
     assert kernel.registers * num_threads(config) <= REGISTERS_OF_SM
 
 
+@pytest.mark.parametrize("config", HARDEST + BLOCKS[:2], ids=name)
+def test_nothing_is_approximated(config: PerTokenCastConfig | BlockCastConfig) -> None:
+    """But the exponential, whose last step is; the emulator could not tell the difference."""
+    ptx = build(source_of(config)).ptx
+    assert "div.rn.f32" in ptx and "rcp.rn.f32" in ptx
+    multiplies = isinstance(config, PerTokenCastConfig) and config.multiplies
+    inexact = {word for word in re.findall(r"\S+", ptx) if ".approx" in word or ".ftz" in word}
+    assert inexact == ({"ex2.approx.ftz.f32"} if multiplies else set())
+
+
 @pytest.mark.parametrize("library", nvrtc_libraries(), ids=label)
 @pytest.mark.parametrize("config", HARDEST + BLOCKS[:2], ids=name)
 def test_every_nvrtc_compiles_without_spills(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -29,6 +31,8 @@ from tests.casts import (
     GROUPS,
     MASKED,
     PLACES,
+    ROW_ENDS,
+    ROW_IDS,
     SPECIAL,
     TAILS,
     VALUES,
@@ -89,6 +93,39 @@ def test_groups(groups: Groups, fused: bool, alignment: object) -> None:
         alignment(groups.alignment)
     check_groups(groups, Case(0, 264), "cpu", fused)
     check_groups(groups, Case(0, 140, FP32, use_ue8m0=True, use_packed_ue8m0=True), "cpu", fused)
+
+
+@pytest.fixture
+def one_multiprocessor() -> Iterator[None]:
+    """A grid of 40 warps, each of which takes many pieces of work."""
+    library_settings.set_num_sms(1)
+    yield
+    library_settings.set_num_sms(0)
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        Groups(MASKED, (300, 0, 7, 90), 300),
+        Groups(ROW_ENDS, (300, 0, 7, 90), 16),
+        Groups(ROW_ENDS, tuple(7 * (i == 0) + (i % 33 == 32) for i in range(67)), 1),
+        Groups(ROW_IDS, (330, 0, 7, 90), 16),
+        Groups(ROW_IDS, (3, 0, 9, 5), 2600),
+    ],
+    ids=str,
+)
+def test_a_warp_takes_many_pieces(
+    groups: Groups, alignment: object, one_multiprocessor: None
+) -> None:
+    if groups.layout != MASKED:
+        alignment(16 if groups.alignment > 1 else 1)
+    check_groups(groups, Case(0, 12), "cpu")
+    check_groups(replace(groups, behind=groups.behind + 300), Case(0, 12, FP32), "cpu")
+
+
+def test_a_warp_takes_many_rows(one_multiprocessor: None) -> None:
+    check_per_token(Case(390, 12), "cpu")
+    check_per_token(Case(13, 5000, FP32), "cpu")
 
 
 @pytest.mark.parametrize("masked_m", [(-3, 2), (9, 100), (2**31 - 1, -(2**31))])
