@@ -165,6 +165,14 @@ def linear_layer_of_both_recipes(site: Site) -> None:
 
 
 @engine("transformers")
+def activations_that_it_quantizes(site: Site) -> None:
+    """With scale factors that are powers of two, which are FP32 as any others are."""
+    a = deep_gemm.utils.per_token_cast_to_fp8(site.normal(site.tokens, 0), True, gran_k=128)
+    b = site.operand((site.n, site.k), 128, seed=1)
+    site.check_quantized(deep_gemm.fp8_fp4_gemm_nt, a, b)
+
+
+@engine("transformers")
 def rows_that_do_not_fill_the_last_block(site: Site) -> None:
     rows = len(site.by_ids().row_groups) - ALIGNMENT + 1
     layout = site.by_ids(m=rows)

@@ -23,6 +23,7 @@ from tests.grouped_operands import (
     Layout,
     Operand,
     exact_operand,
+    generator_of,
     poison,
     random_operand,
     row_ends,
@@ -92,6 +93,17 @@ class Site:
 
     def check_dense(self, d: torch.Tensor, a: Operand, b: Operand, gran_n: int = 128) -> None:
         check_values(d, lambda gemm: gemm(a, b, gran_n=gran_n), self.exact)
+
+    def normal(self, rows: int, seed: int) -> torch.Tensor:
+        """[rows, k] BF16, what a layer has before it is quantised."""
+        generator = generator_of(self.device, seed)
+        shape = rows, self.k
+        return torch.randn(shape, dtype=torch.bfloat16, device=self.device, generator=generator)
+
+    def check_quantized(self, call: Call, a: Operand, b: Operand) -> None:
+        """`call(a, b, out)` of operands that casts have made, whose sums are not exact."""
+        d = self.run_dense(lambda out: call(a, b, out), a[0].shape[0], b[0].shape[0])
+        check_values(d, lambda gemm: gemm(a, b), exact=False)
 
     # Experts, one behind the other
 

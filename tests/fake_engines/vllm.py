@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -53,15 +53,40 @@ def alignment_scope(expected_m: int, num_groups: int) -> Iterator[int]:
         deep_gemm.set_mk_alignment_for_contiguous_layout(present)
 
 
+@contextmanager
+def programmatic_launch() -> Iterator[None]:
+    """Turned on once after import, where there is such a thing; whatever it raises is ignored."""
+    set_pdl = getattr(deep_gemm, "set_pdl", None)
+    if set_pdl is not None:
+        with suppress(Exception):
+            set_pdl(True)
+    try:
+        yield
+    finally:
+        if set_pdl is not None:
+            set_pdl(False)
+
+
 @engine("vLLM 0.33")
 def linear_layer(site: Site) -> None:
     fp8_gemm_nt = resolve("fp8_gemm_nt")
     for disable in (True, False):
-        site.check_linear(
-            lambda a, b, out, disable=disable: fp8_gemm_nt(
-                a, processed(b), out, disable_ue8m0_cast=disable
+        with programmatic_launch():
+            site.check_linear(
+                lambda a, b, out, disable=disable: fp8_gemm_nt(
+                    a, processed(b), out, disable_ue8m0_cast=disable
+                )
             )
-        )
+
+
+@engine("vLLM 0.33")
+def weights_that_it_quantizes(site: Site) -> None:
+    b = deep_gemm.per_block_cast_to_fp8(site.normal(site.n, 1), use_ue8m0=False)
+    a = deep_gemm.per_token_cast_to_fp8(site.normal(site.tokens, 0), use_ue8m0=False)
+    site.check_quantized(
+        lambda a, b, out: resolve("fp8_gemm_nt")(a, processed(b), out, disable_ue8m0_cast=True),
+        *(a, b),
+    )
 
 
 @engine("vLLM 0.33")

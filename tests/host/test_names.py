@@ -50,6 +50,26 @@ SIGNATURES = {
     "wgrad_gemm_fp8_fp8_fp32_nt": "lhs rhs out",
     "k_grouped_wgrad_gemm_fp8_fp8_fp32_nt": "lhs rhs out batch_sizes",
     "get_theoretical_mk_alignment_for_contiguous_layout": "expected_m=None num_groups=None",
+    "transform_sf_into_required_layout": (
+        "sf mn k recipe num_groups=None is_sfa=None disable_ue8m0_cast=False psum_layout=None"
+    ),
+    "get_tma_aligned_size": "mn element_size",
+    "get_mn_major_tma_aligned_tensor": "sf",
+    "get_mn_major_tma_aligned_packed_ue8m0_tensor": "sf psum_layout=None",
+    "get_k_grouped_mn_major_tma_aligned_packed_ue8m0_tensor": (
+        "sf grouped_layout=None ks_cpu=None gran_k=128 k_alignment=None use_psum_layout=False "
+        "* ks=None ks_tensor=None"
+    ),
+    "utils.math.ceil_to_ue8m0": "x",
+    "utils.math.pack_ue8m0_to_int": "x",
+    "utils.math.unpack_ue8m0_from_int": "packed_sf",
+    "per_token_cast_to_fp8": "x use_ue8m0 gran_k=128 use_packed_ue8m0=False",
+    "per_channel_cast_to_fp8": "x use_ue8m0 gran_k=128",
+    "per_block_cast_to_fp8": "x use_ue8m0 gran_k=128",
+    "per_custom_dims_cast_to_fp8": "x dims use_ue8m0",
+    "per_token_cast_to_fp4": "x use_ue8m0 gran_k=128 use_packed_ue8m0=False",
+    "transpose_packed_fp4": "a",
+    "cast_back_from_fp4": "packed sf gran_k=128 use_packed_ue8m0=False",
     "testing.bench": "fn num_warmups=5 num_tests=10 high_precision=False",
     "testing.bench_kineto": (
         "fn kernel_names num_tests=30 suppress_kineto_output=False trace_path=None flush_l2=True "
@@ -89,7 +109,11 @@ ALIASES = {
 
 SUBMODULES = {
     "utils": "align ceil_div ceil_to_ue8m0 get_tma_aligned_size per_token_cast_to_fp8 init_dist",
-    "utils.math": "align ceil_div ceil_to_ue8m0 per_block_cast_to_fp8 per_channel_cast_to_fp8",
+    "utils.math": (
+        "align ceil_div ceil_to_ue8m0 pack_ue8m0_to_int unpack_ue8m0_from_int "
+        "per_token_cast_to_fp8 per_channel_cast_to_fp8 per_block_cast_to_fp8 "
+        "per_custom_dims_cast_to_fp8 per_token_cast_to_fp4 transpose_packed_fp4 cast_back_from_fp4"
+    ),
     "utils.layout": "transform_sf_into_required_layout get_mn_major_tma_aligned_tensor",
     "utils.dist": "init_dist uneven_all_gather dist_print",
     "testing": "empty_suppress suppress_stdout_stderr bench_kineto",

@@ -133,7 +133,8 @@ def test_probe(probe: str) -> None:
 
 def test_signatures_can_be_read_where_engines_read_them() -> None:
     """TensorRT-LLM asks the cast's: a builtin would raise ValueError."""
-    assert "use_ue8m0" in inspect.signature(deep_gemm.per_token_cast_to_fp8).parameters
+    parameters = inspect.signature(deep_gemm.per_token_cast_to_fp8).parameters
+    assert {"use_ue8m0", "use_packed_ue8m0"} <= set(parameters)
 
 
 def test_every_consumer_of_fp8_gemms_has_a_scenario() -> None:
