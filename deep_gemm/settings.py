@@ -140,8 +140,8 @@ def get_num_sms() -> int:
 
 
 def set_tc_util(tc_util: int) -> None:
-    """Limits the share of the tensor cores that a GEMM uses, by the multiprocessors that it runs on,
-    so that others get theirs.
+    """Limits the share of the tensor cores that a GEMM uses, by the multiprocessors that it runs
+    on, so that others get theirs.
 
     Args:
         tc_util: percent, 1..100; 0 for all.

@@ -150,13 +150,23 @@ struct BlockStore {
             }
         }
         if (!issues_stores) return;
+        const uint32_t d_column = column_in_d(column);
         if (args.accumulates) {
-            ptx::tma_reduce_add_3d(&args.tensor_map_d, staging[staged], column, block.m + row,
+            ptx::tma_reduce_add_3d(&args.tensor_map_d, staging[staged], d_column, block.m + row,
                                    block.d_batch);
         } else {
-            ptx::tma_store_3d(&args.tensor_map_d, staging[staged], column, block.m + row,
+            ptx::tma_store_3d(&args.tensor_map_d, staging[staged], d_column, block.m + row,
                               block.d_batch);
         }
+    }
+
+    // Where a slab that begins at a column of the product lies in D. It never reaches over the end
+    // of a run of columns.
+    DG_DEVICE uint32_t column_in_d(uint32_t column) const {
+        if (kConfig.grouping != Grouping::kDense || args.head_mid == 0) return column;
+        const uint32_t head = column / (args.head_left + args.head_right);
+        const bool is_right = column % (args.head_left + args.head_right) >= args.head_left;
+        return column + args.head_mid * (head + is_right);
     }
 };
 

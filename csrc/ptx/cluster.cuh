@@ -1,4 +1,5 @@
-// Thread-block clusters and addresses in their shared memory. PTX ISA 9.7.13.4 and 9.7.9.23.
+// Thread-block clusters, addresses in their shared memory, and grids that depend on each other.
+// PTX ISA 9.7.13.4, 9.7.9.23 and 9.7.13.13.
 #pragma once
 
 #include "common/types.cuh"
@@ -15,6 +16,15 @@ DG_DEVICE uint32_t cluster_ctarank() {
 DG_DEVICE void cluster_sync() {
     asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
                      : "memory");
+}
+
+// Programmatic dependent launch: waits until the grid before has ended and all that it wrote can be
+// read. Over at once where this grid was launched without it.
+DG_DEVICE void griddepcontrol_wait() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
+// Lets the grid behind start, as far as there is room, once all CTAs have come here or ended.
+DG_DEVICE void griddepcontrol_launch_dependents() {
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
 // 32-bit address of an object in this CTA's shared memory.

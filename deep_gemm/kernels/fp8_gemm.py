@@ -130,7 +130,7 @@ def common_arguments(
     sfa, sfb = tensors.sfa, tensors.sfb
     arguments.sfa_stride_batch, arguments.sfa_stride_m, arguments.sfa_stride_k = sfa.stride()
     arguments.sfb_stride_batch, arguments.sfb_stride_n, arguments.sfb_stride_k = sfb.stride()
-    _, arguments.m, arguments.n = tensors.d.shape
+    arguments.m, arguments.n = tensors.d.shape[1], problem.n
     arguments.k = problem.k
     arguments.band = selection.band
     arguments.accumulates = accumulates
@@ -193,6 +193,7 @@ def plan_dense(
     selection: Selection,
     tensors: GemmTensors,
     accumulates: bool = False,
+    head_splits: tuple[int, int, int] = (0, 0, 0),
 ) -> Plan:
     """Prepares D = A @ B.T; launch it with the addresses of a, b, d, sfa and sfb.
 
@@ -203,9 +204,12 @@ def plan_dense(
         selection: the configuration and the block order.
         tensors: of one product. Scale factors of 1D1D are such as `along_rows` takes.
         accumulates: D += A @ B.T instead.
+        head_splits: columns to the left and to the right of a gap in D, and the gap's in between,
+            as (left, mid, right), again and again; zeros for none.
     """
     config = selection.config
     arguments = common_arguments(problem, selection, tensors, accumulates)
+    arguments.head_left, arguments.head_mid, arguments.head_right = head_splits
     sf_maps, pointers = scale_factor_fields(arguments, tensors, config)
     maps = (*operand_maps(tensors.a, tensors.b, config), *output_map(tensors.d, config), *sf_maps)
     rows = config.cluster_grid(problem.m, problem.n)[0]
