@@ -33,6 +33,7 @@ from deep_gemm.grouped_gemm import (
     m_grouped_fp8_gemm_nt_contiguous,
     m_grouped_fp8_gemm_nt_masked,
 )
+from deep_gemm.head_gemm import fp8_gemm_nt_skip_head_mid
 from deep_gemm.k_grouped_gemm import k_grouped_fp8_gemm_nt_contiguous
 from deep_gemm.layout import (
     get_col_major_tma_aligned_tensor,
@@ -61,13 +62,24 @@ from deep_gemm.quantize import (
 )
 from deep_gemm.required_layout import transform_sf_into_required_layout
 from deep_gemm.settings import (
+    get_batch_invariant,
+    get_deterministic_algorithms,
     get_k_alignment_for_contiguous_layout,
     get_m_alignment_for_contiguous_layout,
     get_mk_alignment_for_contiguous_layout,
     get_num_sms,
+    get_pdl,
+    get_tc_util,
     get_theoretical_mk_alignment_for_contiguous_layout,
+    override,
+    set_batch_invariant,
+    set_block_size_multiple_of,
+    set_ignore_compile_dims,
     set_mk_alignment_for_contiguous_layout,
     set_num_sms,
+    set_pdl,
+    set_tc_util,
+    use_deterministic_algorithms,
 )
 from deep_gemm.testing import bench, bench_kineto, calc_diff
 from deep_gemm.utils import (
@@ -81,6 +93,18 @@ from deep_gemm.utils import (
 )
 
 __all__ = [
+    "fp8_gemm_nt_skip_head_mid",
+    "use_deterministic_algorithms",
+    "set_tc_util",
+    "set_pdl",
+    "set_ignore_compile_dims",
+    "set_block_size_multiple_of",
+    "set_batch_invariant",
+    "override",
+    "get_tc_util",
+    "get_pdl",
+    "get_deterministic_algorithms",
+    "get_batch_invariant",
     "ArgumentError",
     "CompilationError",
     "CudaError",

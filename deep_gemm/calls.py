@@ -13,6 +13,7 @@ from deep_gemm import knobs
 from deep_gemm.checks import TMA_ALIGNMENT, check_address, check_c_apart, check_is_tensor, refuse
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import Selection, explain, select
+from deep_gemm.config.sm90 import candidates
 from deep_gemm.kernels.fp8_gemm import along_k, along_rows
 from deep_gemm.kernels.transpose import k_major, mn_major
 from deep_gemm.runtime.launch import Plan
@@ -68,7 +69,14 @@ TMA_ARGUMENTS = ("a[0]", "b[0]", "d")
 
 
 def chosen(problem: GemmProblem) -> Selection:
-    """The selection for a problem; printed if a knob asks for it."""
+    """The selection for a problem; printed if a knob asks for it.
+
+    Raises:
+        ArgumentError: no kernel has blocks as the settings want them.
+    """
+    if not any(True for _ in candidates(problem)):
+        rule = "leaves no kernel for this problem"
+        refuse("block_size_multiple_of", rule, problem.block_multiple)
     if knobs.print_configs.get():
         print(explain(problem), file=sys.stderr)
     return select(problem)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import gcd
+
 import torch
 
 from deep_gemm.call_cache import CallCache
@@ -46,7 +48,18 @@ from deep_gemm.settings import Settings, current, usable_sms
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """x, y, d, sfa and sfb: the order in which a launch takes their addresses."""
 
+HeadSplits = tuple[int, int, int]
+"""Columns of D to the left of each gap, in it, and to its right."""
+
+NO_HEADS: HeadSplits = (0, 0, 0)
+
 _calls: CallCache[PlannedCall] = CallCache()
+
+
+def gap_columns(n: int, head_splits: HeadSplits) -> int:
+    """Columns of D that are not written, for a product of n columns."""
+    left, mid, right = head_splits
+    return n // (left + right) * mid if mid else 0
 
 
 def fp8_gemm_nt(
@@ -102,7 +115,7 @@ def fp8_gemm_nt(
     """
     if alpha is not None or epilogue is not None:
         check_newer(alpha=alpha, epilogue=epilogue)
-    _gemm(check_operand("a", a), check_operand("b", b), d, c, (recipe, recipe_a, recipe_b))
+    run_gemm(check_operand("a", a), check_operand("b", b), d, c, (recipe, recipe_a, recipe_b))
 
 
 def fp8_gemm_nn(
@@ -126,7 +139,7 @@ def fp8_gemm_nn(
     """
     if alpha is not None or epilogue is not None:
         check_newer(alpha=alpha, epilogue=epilogue)
-    _gemm(check_operand("a", a), _transposed("b", b), d, c, (recipe, recipe_a, recipe_b))
+    run_gemm(check_operand("a", a), _transposed("b", b), d, c, (recipe, recipe_a, recipe_b))
 
 
 def fp8_gemm_tn(
@@ -150,7 +163,7 @@ def fp8_gemm_tn(
     """
     if alpha is not None or epilogue is not None:
         check_newer(alpha=alpha, epilogue=epilogue)
-    _gemm(_transposed("a", a), _transposed("b", b), d, c, (recipe, recipe_a, recipe_b))
+    run_gemm(_transposed("a", a), _transposed("b", b), d, c, (recipe, recipe_a, recipe_b))
 
 
 def fp8_gemm_tt(
@@ -174,7 +187,7 @@ def fp8_gemm_tt(
     """
     if alpha is not None or epilogue is not None:
         check_newer(alpha=alpha, epilogue=epilogue)
-    _gemm(_transposed("a", a), check_operand("b", b), d, c, (recipe, recipe_a, recipe_b))
+    run_gemm(_transposed("a", a), check_operand("b", b), d, c, (recipe, recipe_a, recipe_b))
 
 
 fp8_fp4_gemm_nt = fp8_gemm_nt
@@ -192,9 +205,15 @@ def _transposed(argument: str, operand: object) -> Operand:
     return data.t(), sf.t()
 
 
-def _gemm(
-    a: Operand, b: Operand, d: torch.Tensor, c: torch.Tensor | None, recipes: Recipes
+def run_gemm(
+    a: Operand,
+    b: Operand,
+    d: torch.Tensor,
+    c: torch.Tensor | None,
+    recipes: Recipes,
+    head_splits: HeadSplits = NO_HEADS,
 ) -> None:
+    """What the public functions do once their operands are as `fp8_gemm_nt` has them."""
     (x, sfa), (y, sfb) = a, b
     check_is_tensor("d", d)
     if recipes != NO_RECIPES:
@@ -202,7 +221,7 @@ def _gemm(
     settings = current()
     addresses = x.data_ptr(), y.data_ptr(), d.data_ptr(), sfa.data_ptr(), sfb.data_ptr()
     key = (
-        *(addresses[3] % 16 == 0, addresses[4] % 16 == 0, settings, *recipes),
+        *(addresses[3] % 16 == 0, addresses[4] % 16 == 0, settings, head_splits, *recipes),
         *(x.shape, x.stride(), x.dtype, x.device, sfa.shape, sfa.stride(), sfa.dtype, sfa.device),
         *(y.shape, y.stride(), y.dtype, y.device, sfb.shape, sfb.stride(), sfb.dtype, sfb.device),
         *(d.shape, d.stride(), d.dtype, d.device, None if c is None else c_key(c, d)),
@@ -210,14 +229,19 @@ def _gemm(
     tensors = x, y, d, sfa, sfb
     call = _calls.get(key)
     if call is None:
-        call = _calls.remember(key, _prepare(tensors, c, _check(tensors, c, recipes, settings)))
+        problem = _check(tensors, c, recipes, settings, head_splits)
+        call = _calls.remember(key, _prepare(tensors, c, problem, head_splits))
     elif (addresses[0] | addresses[1] | addresses[2]) % TMA_ALIGNMENT:
         check_addresses(tensors, call.transforms)
     call.run(tensors, c, addresses)
 
 
 def _check(
-    tensors: Tensors, c: torch.Tensor | None, recipes: Recipes, settings: Settings
+    tensors: Tensors,
+    c: torch.Tensor | None,
+    recipes: Recipes,
+    settings: Settings,
+    head_splits: HeadSplits,
 ) -> GemmProblem:
     """Checks everything but the addresses, which differ from call to call."""
     x, y, d, sfa, sfb = tensors
@@ -228,7 +252,7 @@ def _check(
     (m, k), n = x.shape, y.shape[0]
     check_dimensions(m, n, k)
     check_shape("b[0]", y, (n, k), "[n, k]")
-    check_shape("d", d, (m, n), "[m, n]")
+    check_shape("d", d, (m, n + gap_columns(n, head_splits)), "[m, n]")
     arch, recipe = arch_of(device), resolve_recipe(*recipes)
     if c is not None and m and n:
         check_c(c, d, "[m, n]")
@@ -244,11 +268,14 @@ def _check(
         gran_n=recipe.gran_n,
         d_bytes=d.element_size(),
         block_multiple=settings.block_multiple,
+        head_columns=gcd(head_splits[0], head_splits[2]),
         pdl=settings.pdl,
     )
 
 
-def _prepare(tensors: Tensors, c: torch.Tensor | None, problem: GemmProblem) -> PlannedCall:
+def _prepare(
+    tensors: Tensors, c: torch.Tensor | None, problem: GemmProblem, head_splits: HeadSplits
+) -> PlannedCall:
     x, y, d, sfa, sfb = tensors
     if problem.m == 0 or problem.n == 0:
         return PlannedCall()
@@ -270,5 +297,6 @@ def _prepare(tensors: Tensors, c: torch.Tensor | None, problem: GemmProblem) -> 
         chosen(problem),
         GemmTensors.of_matrices(x, sfa, y, sfb, d),
         accumulates=c is not None,
+        head_splits=head_splits,
     )
     return PlannedCall(plan, transforms, copies_c)

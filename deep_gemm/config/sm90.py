@@ -27,13 +27,13 @@ def block_m_candidates(problem: GemmProblem) -> tuple[int, ...]:
     Groups of an m-grouped product may have more rows than expected, or fewer.
     """
     allowed = [height for height in BLOCK_M if height % problem.block_multiple[0] == 0]
-    m, lowest = problem.m, min(allowed, default=0)
+    m, lowest = problem.m, tuple(allowed[:1])
     if problem.grouping is Grouping.M_GROUPED:
-        return tuple(height for height in allowed if height < 2 * m + 16 or height == lowest)
+        return tuple(height for height in allowed if height < 2 * m + 16) or lowest
     for short in (16, 32):
         if m <= short and short in allowed:
             return (short,)
-    return tuple(height for height in allowed if 64 <= height < 2 * m or height == lowest)
+    return tuple(height for height in allowed if 64 <= height < 2 * m) or lowest
 
 
 def stores_heads(config: GemmConfig, head_columns: int) -> bool:

@@ -111,7 +111,7 @@ PROBES: dict[str, tuple[Callable[[], bool], bool]] = {
         False,
     ),
     "slime: BF16": (lambda: has("bf16_gemm_nn", "m_grouped_bf16_gemm_nt_contiguous"), False),
-    "slime: its fork's batch invariance": (lambda: has("set_batch_invariant"), False),
+    "slime: its fork's batch invariance": (lambda: has("set_batch_invariant"), True),
     "FlashInfer: Mega MoE": (lambda: imports("get_symm_buffer_for_mega_moe"), False),
     "torchao: forwards": (
         lambda: (

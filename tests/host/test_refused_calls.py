@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from deep_gemm import fp8_gemm_nt, gemm
+from deep_gemm import fp8_gemm_nt, gemm, settings
 from deep_gemm.call_cache import CallCache
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.errors import UnsupportedArchitectureError
@@ -38,7 +38,7 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[GemmProblem]]:
 
     monkeypatch.setattr(gemm, "plan_dense", plan_dense)
     monkeypatch.setattr(gemm, "arch_of", lambda _: "90a")
-    monkeypatch.setattr(gemm, "usable_sms", lambda _: 132)
+    monkeypatch.setattr(gemm, "usable_sms", lambda *_: 132)
     monkeypatch.setattr(gemm, "_calls", CallCache())
     monkeypatch.setattr(torch.Tensor, "data_ptr", lambda _: 0x1000)
     with FakeTensorMode():
@@ -182,7 +182,7 @@ def test_cpu_tensors_are_planned_as_for_an_h100(
 ) -> None:
     monkeypatch.delenv("DG_EMULATOR_ARCH", raising=False)
     monkeypatch.setattr(gemm, "arch_of", device.arch_of.__wrapped__)
-    monkeypatch.setattr(gemm, "usable_sms", device.num_sms_of.__wrapped__)
+    monkeypatch.setattr(gemm, "usable_sms", settings.usable_sms)
     (x, sfa), (y, sfb), d = call()
     fp8_gemm_nt((x.cpu(), sfa.cpu()), (y.cpu(), sfb.cpu()), d.cpu())
     assert planned == [GemmProblem(M, N, K, "90a", 132)]
