@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
 from benchmarks.problems import BLOCK, AnyProblem, Problem
-from deep_gemm.quantize import per_block_cast_to_fp8, per_token_cast_to_fp8
+from deep_gemm.testing.quantize_reference import cast_blocks_reference
 from deep_gemm.utils.math import align, ceil_div
 
 Scaled = tuple[torch.Tensor, torch.Tensor]
@@ -38,15 +37,16 @@ class Normal:
         self._generator = torch.Generator(device).manual_seed(problem.seed * 16 + set_idx)
 
     def by_token(self, rows: int, k: int) -> Scaled:
-        return self._cast(per_token_cast_to_fp8, rows, k)
+        return self._cast(1, rows, k)
 
     def by_block(self, rows: int, k: int) -> Scaled:
-        return self._cast(per_block_cast_to_fp8, rows, k)
+        return self._cast(BLOCK, rows, k)
 
-    def _cast(self, cast: Callable[..., Scaled], rows: int, k: int) -> Scaled:
+    # By the plain definition: our kernels are not there in a process of the reference's.
+    def _cast(self, gran: int, rows: int, k: int) -> Scaled:
         step = align(ceil_div(_CAST_NUMEL, k), BLOCK)
         parts = [
-            cast(self._normal(min(step, rows - first), k), use_ue8m0=False)
+            cast_blocks_reference(self._normal(min(step, rows - first), k), gran, BLOCK, False)
             for first in range(0, rows, step)
         ]
         data = torch.cat([data.view(torch.uint8) for data, _ in parts])

@@ -37,6 +37,7 @@ from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_dense
 from deep_gemm.runtime.device import arch_of
 from deep_gemm.scaling import (
     NO_RECIPES,
+    RECIPE_1D2D,
     Recipes,
     check_recipe,
     check_scale_factors,
@@ -256,6 +257,9 @@ def _check(
     arch, recipe = arch_of(device), resolve_recipe(*recipes)
     if c is not None and m and n:
         check_c(c, d, "[m, n]")
+    if head_splits != NO_HEADS and recipe != RECIPE_1D2D:
+        rule = "must be (1, 128, 128) where D has gaps"
+        refuse("recipe", rule, (recipe.gran_m, recipe.gran_n, recipe.gran_k))
     if m and n and k:
         check_recipe(recipe)
         check_scale_factors("a[1]", sfa, m, k, (recipe.gran_m, recipe.gran_k), device)

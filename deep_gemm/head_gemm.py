@@ -29,11 +29,11 @@ def fp8_gemm_nt_skip_head_mid(
 
     Args:
         a: (data, sfa): [m, k], as in `fp8_gemm_nt`; k > 0.
-        b: (data, sfb): [n, k], as in `fp8_gemm_nt`; n a multiple of left + right.
+        b: (data, sfb): [n, k], with scale factors per 128 x 128; n a multiple of left + right.
         d: [m, n + n / (left + right) * mid] bfloat16 or float32 with contiguous rows.
         head_splits: (left, mid, right): columns of a head to the left of its gap, the gap's, and
             those to the right; left and right multiples of 16, mid of 8.
-        recipe: as in `fp8_gemm_nt`.
+        recipe: None or (1, 128, 128).
         compiled_dims: accepted for compatibility.
         disable_ue8m0_cast: accepted for compatibility.
 

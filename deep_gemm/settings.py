@@ -42,6 +42,11 @@ class Settings(NamedTuple):
     mk_alignment: int = DEFAULT_MK_ALIGNMENT
     block_multiple: tuple[int, int] = (1, 1)
 
+    @property
+    def limits_sms(self) -> bool:
+        """Whether a kernel may not occupy all multiprocessors."""
+        return self.num_sms != 0 or self.tc_util < 100
+
 
 _lock = threading.Lock()
 _of_process = Settings()

@@ -163,7 +163,8 @@ struct BlockStore {
     // Where a slab that begins at a column of the product lies in D. It never reaches over the end
     // of a run of columns.
     DG_DEVICE uint32_t column_in_d(uint32_t column) const {
-        if (kConfig.grouping != Grouping::kDense || args.head_mid == 0) return column;
+        constexpr bool kHasHeads = kConfig.grouping == Grouping::kDense && !kConfig.is_1d1d();
+        if (!kHasHeads || args.head_mid == 0) return column;
         const uint32_t head = column / (args.head_left + args.head_right);
         const bool is_right = column % (args.head_left + args.head_right) >= args.head_left;
         return column + args.head_mid * (head + is_right);

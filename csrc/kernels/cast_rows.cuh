@@ -1,5 +1,5 @@
-// Which rows, and which part of them, a warp casts next. The grid is persistent: a warp takes every
-// num_warps-th piece of work. A piece is a few rows below each other and a warp's width of columns;
+// Which rows, and which part of them, a warp casts next: every num_warps-th piece of work, of which
+// there may be one. A piece is a few rows below each other and a warp's width of columns;
 // pieces beside each other are neighbours in time.
 //
 // Rows that are not to be cast are no work: those of groups are never counted, and of ids a warp

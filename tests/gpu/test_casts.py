@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from deep_gemm import settings
+from deep_gemm import override, settings
 from deep_gemm.quantize import (
     per_block_cast_to_fp8,
     per_channel_cast_to_fp8,
@@ -165,12 +165,8 @@ def test_the_same_bits_every_time() -> None:
 
 @pytest.mark.parametrize("num_sms", [1, 77])
 def test_fewer_multiprocessors_give_the_same_bits(num_sms: int) -> None:
-    before = settings.sms_limit()
-    settings.set_num_sms(num_sms)
-    try:
+    with override(num_sms=num_sms):
         check_per_token(Case(999, 2000, BF16), "cuda")
-    finally:
-        settings.set_num_sms(before)
 
 
 def test_a_call_runs_on_the_current_stream() -> None:

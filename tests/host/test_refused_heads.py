@@ -51,3 +51,11 @@ def test_refuses_a_d_of_another_width(width: int) -> None:
 def test_refuses_no_k() -> None:
     with refuses("a[0]", "must have columns", ""):
         call((16, 16, 16), k=0)
+
+
+def test_refuses_scale_factors_per_row_of_b() -> None:
+    a = (torch.zeros(8, 128, dtype=torch.float8_e4m3fn), torch.ones(8, 1))
+    b = (torch.zeros(32, 128, dtype=torch.float8_e4m3fn), torch.ones(32, 1))
+    d = torch.zeros(8, 48, dtype=torch.bfloat16)
+    with refuses("recipe", "must be .1, 128, 128.", r"\(1, 1, 128\)"):
+        fp8_gemm_nt_skip_head_mid(a, b, d, (16, 16, 16), recipe=(1, 1, 128))
