@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,12 @@ from benchmarks.problems import choose, choose_grouped
 RESULTS = ROOT / "benchmarks" / "results"
 PEER = ROOT / "third-party" / "peer"
 NUM_SMS = 132
+MEMORY: dict[str, Callable[[Message], str]] = {
+    "transpose": bandwidth.render,
+    "layouts": bandwidth.render,
+    "quantize": quantize.render,
+}
+"""Tables of kernels that move memory, and what makes Markdown of them."""
 BANDWIDTH = {"transpose": transpose.PROBLEMS, "layouts": layouts.PROBLEMS}
 NEED_A_GPU = ("dense", "grouped", *BANDWIDTH, "quantize", "sweep")
 
@@ -234,6 +241,13 @@ def _compile(arguments: argparse.Namespace) -> int:
 
 def _table(arguments: argparse.Namespace) -> int:
     document = table.load(arguments.result)
+    name = document["rows"][0]["table"]
+    if name in MEMORY:
+        text = f"{table.origin(document)}\n\n{MEMORY[name](document)}\n"
+        print(text)
+        if arguments.write:
+            table.write_between(ROOT / "docs" / "bandwidth.md", text, name)
+        return 0
     picture = _draw(document, arguments.result)
     text = table.render(document, table.relative(picture) if picture else None)
     print(text)

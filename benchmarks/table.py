@@ -11,9 +11,6 @@ from pathlib import Path
 from benchmarks.children import ROOT, Message
 from benchmarks.problems import GROUPED
 
-BEGIN = "<!-- benchmarks -->"
-END = "<!-- /benchmarks -->"
-
 _TIMES = {
     "ours_us": "ours",
     "ours_psum_us": "ours, psum layout",
@@ -68,7 +65,7 @@ def render(document: Message, picture: str | None = None) -> str:
         document: a result file's object.
         picture: path of the chart, as the README has to name it.
     """
-    parts = [_origin(document), _markdown(main_rows(document)), *summary(document)]
+    parts = [origin(document), _markdown(main_rows(document)), *summary(document)]
     if picture is not None:
         parts.append(f"![Speed-up of every row over the reference]({picture})")
     for table, title in (
@@ -81,18 +78,19 @@ def render(document: Message, picture: str | None = None) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def write_between(path: Path, text: str) -> None:
-    """Replaces what stands between the markers.
+def write_between(path: Path, text: str, name: str = "benchmarks") -> None:
+    """Replaces what stands between the markers of this name.
 
     Raises:
         ValueError: the markers are not there, once each and in order.
     """
+    first, last = f"<!-- {name} -->", f"<!-- /{name} -->"
     old = path.read_text()
-    head, begin, rest = old.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in head + tail:
-        raise ValueError(f"{path} must have {BEGIN} and, below it, {END}, once each")
-    path.write_text(f"{head}{BEGIN}\n{text}{END}{tail}")
+    head, begin, rest = old.partition(first)
+    _, end, tail = rest.partition(last)
+    if not begin or not end or first in rest or last in head + tail:
+        raise ValueError(f"{path} must have {first} and, below it, {last}, once each")
+    path.write_text(f"{head}{first}\n{text}{last}{tail}")
 
 
 def relative(path: Path, folder: Path = ROOT) -> str:
@@ -165,7 +163,8 @@ def _mean(rows: Iterable[Message]) -> float:
     return math.exp(statistics.fmean(math.log(_ratio(row)) for row in rows))
 
 
-def _origin(document: Message) -> str:
+def origin(document: Message) -> str:
+    """Where and how a result file was measured, in a sentence or two."""
     versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
     state = [f"driver {document['driver']}"]
     if document.get("clock_mhz"):
