@@ -17,7 +17,7 @@ from deep_gemm.kernels.block_cast import TILE, BlockCastConfig, plan_block_cast
 from deep_gemm.kernels.cast import INPUTS, CastRows, SfFormat
 from deep_gemm.kernels.per_token_cast import GRANULARITIES, PerTokenCast, PerTokenCastConfig
 from deep_gemm.runtime.launch import Plan
-from deep_gemm.settings import current
+from deep_gemm.settings import Settings, current
 from deep_gemm.utils.math import align, ceil_div
 
 TMA_WORDS = 4
@@ -101,6 +101,7 @@ def cast_per_token(
         ArgumentError: an argument breaks a rule of the public functions.
     """
     masked_m, grouped_layout, use_psum_layout = selection
+    settings = current()
     key = (
         _kind(x),
         scaling,
@@ -110,11 +111,12 @@ def cast_per_token(
         _kind(up),
         clamp,
         _kinds(out),
-        current(),
+        settings,
     )
     call = _calls.get(key)
     if call is None:
-        call = _calls.remember(key, _plan_per_token(x, scaling, selection, up, clamp, out))
+        call = _plan_per_token(x, scaling, selection, up, clamp, out, settings)
+        _calls.remember(key, call)
     data, sf = out or _new_outputs(x, call.sf)
     if call.plan is not None:
         layout = grouped_layout if masked_m is None else masked_m
@@ -169,6 +171,7 @@ def _plan_per_token(
     up: torch.Tensor | None,
     clamp: float | None,
     out: Pair | None,
+    settings: Settings,
 ) -> _Call:
     check_input("x", x, dims=2 if selection.masked_m is None else 3)
     if scaling.gran_k not in GRANULARITIES:
@@ -183,8 +186,7 @@ def _plan_per_token(
         return _Call(sf, None)
     activation = up is not None, clamp is not None
     config = PerTokenCastConfig(x.dtype, scaling.gran_k, scaling.format, rows, *activation)
-    alignment = current().mk_alignment
-    return _Call(sf, tensors.plan(config, alignment, math.inf if clamp is None else clamp))
+    return _Call(sf, tensors.plan(config, math.inf if clamp is None else clamp, settings))
 
 
 def _plan_blocks(

@@ -15,7 +15,7 @@ from deep_gemm.kernels.transpose import strides_of_batch
 from deep_gemm.runtime.device import arch_of
 from deep_gemm.runtime.launch import KernelLaunch, Plan
 from deep_gemm.runtime.plan import make_plan
-from deep_gemm.settings import current, usable_sms
+from deep_gemm.settings import Settings, usable_sms
 from deep_gemm.utils.math import ceil_div
 
 GRANULARITIES = (32, 64, 128)
@@ -118,13 +118,13 @@ class PerTokenCast(NamedTuple):
         """What a plan lacks."""
         return [tensor.data_ptr() for tensor in self if tensor is not None]
 
-    def plan(self, config: PerTokenCastConfig, alignment: int, clamp: float) -> Plan:
+    def plan(self, config: PerTokenCastConfig, clamp: float, settings: Settings) -> Plan:
         """The launch for tensors of these shapes and strides.
 
         Args:
             config: of the kernel.
-            alignment: of the rows at which groups with known ends begin.
             clamp: the limit; without a meaning if the kernel does not clamp.
+            settings: where groups with known ends begin, and the multiprocessors to use.
 
         Raises:
             ArgumentError: there is too much to do.
@@ -134,10 +134,10 @@ class PerTokenCast(NamedTuple):
         tensors = zip(self._fields, self, strict=True)
         launch = KernelLaunch(
             kernel=build(generate_per_token_cast(config, arch_of(x.device))),
-            arguments=self._arguments(alignment, clamp),
+            arguments=self._arguments(settings.mk_alignment, clamp),
             maps=(),
             pointers=tuple((name, extent(t)) for name, t in tensors if t is not None),
-            grid=_grid(config, num_ctas, x.device),
+            grid=_grid(config, num_ctas, x.device, settings),
             num_threads=NUM_THREADS,
             smem_bytes=0,
             cluster_size=1,
@@ -159,15 +159,17 @@ class PerTokenCast(NamedTuple):
         return arguments
 
 
-def _grid(config: PerTokenCastConfig, num_ctas: int, device: torch.device) -> int:
+def _grid(
+    config: PerTokenCastConfig, num_ctas: int, device: torch.device, settings: Settings
+) -> int:
     """CTAs of a launch: no more than find room, each of which then has several pieces of work.
 
     But where all rows are cast, and all multiprocessors may be taken, one for every eight pieces:
     CTAs that begin while others end keep HBM busier than those that go round (85 % against 80 %).
     """
-    if config.rows == CastRows.ALL and not current().limits_sms:
+    if config.rows == CastRows.ALL and not settings.limits_sms:
         return num_ctas
-    return min(num_ctas, CTAS_PER_SM * usable_sms(device))
+    return min(num_ctas, CTAS_PER_SM * usable_sms(device, settings))
 
 
 def num_pieces(config: PerTokenCastConfig, shape: torch.Size) -> int:
