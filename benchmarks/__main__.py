@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,12 @@ from benchmarks.problems import choose, choose_grouped
 RESULTS = ROOT / "benchmarks" / "results"
 PEER = ROOT / "third-party" / "peer"
 NUM_SMS = 132
-MEMORY: dict[str, Callable[[Message], str]] = {
-    "transpose": bandwidth.render,
-    "layouts": bandwidth.render,
-    "quantize": quantize.render,
+BANDWIDTH: dict[str, Sequence[bandwidth.Problem]] = {
+    "transpose": transpose.PROBLEMS,
+    "layouts": layouts.PROBLEMS,
+    "quantize": quantize.PROBLEMS,
 }
-"""Tables of kernels that move memory, and what makes Markdown of them."""
-BANDWIDTH = {"transpose": transpose.PROBLEMS, "layouts": layouts.PROBLEMS}
-NEED_A_GPU = ("dense", "grouped", *BANDWIDTH, "quantize", "sweep")
+NEED_A_GPU = ("dense", "grouped", *BANDWIDTH, "sweep")
 
 
 def main(argv: list[str]) -> int:
@@ -46,7 +44,6 @@ def main(argv: list[str]) -> int:
         "dense": _dense,
         "grouped": _grouped,
         **dict.fromkeys(BANDWIDTH, _bandwidth),
-        "quantize": _quantize,
         "sweep": _sweep,
         "regret": _regret,
         "compile": _compile,
@@ -76,16 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("transpose", "the transposing kernel beside torch's copy"),
         ("layouts", "the kernels that pack scale factors beside torch"),
+        ("quantize", "the casts to FP8 beside PyTorch's definition"),
     ):
         verb = verbs.add_parser(name, help=text)
         verb.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
         verb.add_argument("--commit", help="what is measured, where there is no repository")
         verb.add_argument("--passes", type=int, default=5)
-
-    verb = verbs.add_parser("quantize", help="the casts to FP8 beside PyTorch's definition")
-    verb.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
-    verb.add_argument("--commit", help="what is measured, where there is no repository")
-    verb.add_argument("--passes", type=int, default=5)
 
     verb = verbs.add_parser("sweep", help="many configurations of every row")
     _add_measured(verb, budget=420)
@@ -164,19 +157,6 @@ def _bandwidth(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _quantize(arguments: argparse.Namespace) -> int:
-    path = quantize.run(
-        quantize.Options(
-            out=arguments.out,
-            passes=arguments.passes,
-            commit=arguments.commit or results.describe_commit(),
-        )
-    )
-    print(quantize.render(table.load(path)))
-    log(f"wrote {path}")
-    return 0
-
-
 def _run_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the runs of all tables have in common; without the reference where it cannot run."""
     peers = tuple(arguments.peers)
@@ -242,8 +222,8 @@ def _compile(arguments: argparse.Namespace) -> int:
 def _table(arguments: argparse.Namespace) -> int:
     document = table.load(arguments.result)
     name = document["rows"][0]["table"]
-    if name in MEMORY:
-        text = f"{table.origin(document)}\n\n{MEMORY[name](document)}\n"
+    if name in BANDWIDTH:
+        text = f"{table.origin(document)}\n\n{bandwidth.render(document)}\n"
         print(text)
         if arguments.write:
             table.write_between(ROOT / "docs" / "bandwidth.md", text, name)

@@ -2,44 +2,29 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch._dynamo
 
-from benchmarks import results
-from benchmarks.bandwidth import DATA_SHEET_BYTES_PER_US
-from benchmarks.children import Message, log
-from benchmarks.monitor import Monitor, smi, summarise
-from benchmarks.worker import describe_gpu
-from deep_gemm.jit.compiler import select_compiler
+from benchmarks.bandwidth import Calls
 from deep_gemm.quantize import (
     quantize_per_block,
     quantize_per_channel,
     quantize_per_token,
     quantize_swiglu,
 )
-from deep_gemm.testing.bench import host_time, profile_kernels
 from deep_gemm.testing.numeric import assert_bitwise_equal
 from deep_gemm.testing.quantize_reference import cast_blocks_reference, silu_mul_reference
-
-METHOD = (
-    "kernel time by the CUDA profiler, L2 flushed before each call, variants in turn in one"
-    " process, median over passes of each pass's median; spread is (max - min) / median of the"
-    " passes; bytes are those of valid input, data and scale factors, each once; hbm_share is of"
-    " 3.35 TB/s; eager and compiled are the definition in deep_gemm/testing, without a layout for"
-    " the GEMM and of all rows, groups or not; host time is the median call with a shallow queue"
-)
 
 BF16, FP32 = torch.bfloat16, torch.float32
 NUM_GROUPS = 32
 
 Pair = tuple[torch.Tensor, torch.Tensor]
-Calls = dict[str, Callable[[], Pair]]
+
+NUM_COMPILED = 64
+"""Graphs that torch.compile may keep: one for every problem."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +46,12 @@ class Problem:
     dtype: torch.dtype = BF16
     use_ue8m0: bool = False
     valid: int | None = None
+
+    def __str__(self) -> str:
+        rows = "" if self.valid is None else f", {self.valid} rows"
+        scale = ", UE8M0" if self.use_ue8m0 else ""
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{self.kind} {self.m} x {self.n} {dtype}{scale}{rows}"
 
     @property
     def multiplies(self) -> bool:
@@ -84,11 +75,31 @@ class Problem:
         """Whether the kernel packs the scale factors."""
         return self.use_ue8m0 and self.kind not in ("per_channel", "per_block")
 
-    def input(self) -> torch.Tensor:
-        generator = torch.Generator("cuda").manual_seed(self.m + self.n)
+    def input(self, device: str) -> torch.Tensor:
+        generator = torch.Generator(device).manual_seed(self.m + self.n)
         width = 2 * self.n if self.multiplies else self.n
-        x = torch.empty(self.m, width, dtype=self.dtype, device="cuda")
+        x = torch.empty(self.m, width, dtype=self.dtype, device=device)
         return x.normal_(generator=generator)
+
+    def variants(self, device: str = "cuda") -> Calls:
+        """Ours and, of whole matrices, the definition's two, after a check that casts agree."""
+        x = self.input(device)
+        cast = ours(self, x)
+        if self.kind not in ("per_token", "per_channel", "per_block", "swiglu"):
+            return {"ours": cast}
+        if not self.multiplies:
+            (data, sf), (wanted, factors) = cast(), definition(self, x)
+            assert_bitwise_equal(data, wanted, f"data of {self}")
+            if not self.packed:
+                assert_bitwise_equal(sf, factors, f"scale factors of {self}")
+        # Graphs are kept per function; without room for all it would fall back to the eager one.
+        torch._dynamo.config.cache_size_limit = NUM_COMPILED
+        compiled = torch.compile(definition, dynamic=False, fullgraph=True)
+        return {
+            "ours": cast,
+            "eager": lambda: definition(self, x),
+            "compiled": lambda: compiled(self, x),
+        }
 
 
 PROBLEMS = (
@@ -112,25 +123,6 @@ PROBLEMS = (
 )
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to measure.
-
-    Attributes:
-        out: folder of the result file.
-        passes: over the whole table.
-        repeats: calls of each variant in a pass.
-        budget: seconds after which no further pass is begun.
-        commit: what is measured.
-    """
-
-    out: Path
-    passes: int = 5
-    repeats: int = 7
-    budget: float = 45.0
-    commit: str = "unknown"
-
-
 def definition(problem: Problem, x: torch.Tensor) -> Pair:
     """The definition's result."""
     y = silu_mul_reference(*x.chunk(2, dim=1)) if problem.multiplies else x
@@ -148,114 +140,10 @@ def ours(problem: Problem, x: torch.Tensor) -> Callable[[], Pair]:
     formats = {"use_ue8m0": problem.use_ue8m0, "use_packed_ue8m0": problem.packed}
     if problem.kind.startswith("masked"):
         counts = torch.full((NUM_GROUPS,), problem.num_rows // NUM_GROUPS, dtype=torch.int32)
-        masked_m, grouped = counts.cuda(), x.view(NUM_GROUPS, -1, x.shape[1])
+        masked_m, grouped = counts.to(x.device), x.view(NUM_GROUPS, -1, x.shape[1])
         return lambda: cast(grouped, masked_m=masked_m, **formats)
     if problem.kind == "row_ids":
-        ids = torch.full((problem.m,), -1, dtype=torch.int32, device="cuda")
-        ids[: problem.num_rows] = torch.arange(problem.num_rows, device="cuda").int() // 512
+        ids = torch.full((problem.m,), -1, dtype=torch.int32, device=x.device)
+        ids[: problem.num_rows] = torch.arange(problem.num_rows, device=x.device).int() // 512
         return lambda: cast(x, grouped_layout=ids, **formats)
     return lambda: cast(x, **formats)
-
-
-def variants(problem: Problem) -> Calls:
-    """Ours and, of whole matrices, the definition's two, after a check that casts agree."""
-    x = problem.input()
-    calls = {"ours": ours(problem, x)}
-    if problem.kind in ("per_token", "per_channel", "per_block", "swiglu"):
-        # Kept per function: one for every problem, and no fall-back to the eager one.
-        torch._dynamo.config.cache_size_limit = 2 * len(PROBLEMS)
-        compiled = torch.compile(definition, dynamic=False, fullgraph=True)
-        calls["eager"] = lambda: definition(problem, x)
-        calls["compiled"] = lambda: compiled(problem, x)
-    if "eager" in calls and not problem.multiplies:
-        (data, sf), (wanted, factors) = calls["ours"](), calls["eager"]()
-        assert_bitwise_equal(data, wanted, f"data of {problem}")
-        if not problem.packed:
-            assert_bitwise_equal(sf, factors, f"scale factors of {problem}")
-    return calls
-
-
-def row_of(problem: Problem, us: dict[str, list[float]], host_us: float) -> Message:
-    """A row of the result file, from the median of each pass."""
-    medians = {variant: statistics.median(passes) for variant, passes in us.items()}
-    row: Message = {
-        "table": "quantize",
-        "kind": problem.kind,
-        "m": problem.m,
-        "n": problem.n,
-        "rows": problem.num_rows,
-        "dtype": str(problem.dtype).removeprefix("torch."),
-        "use_ue8m0": problem.use_ue8m0,
-        "bytes": problem.num_bytes,
-    }
-    row.update({f"{variant}_us": round(us, 3) for variant, us in medians.items()})
-    row["hbm_share"] = {
-        variant: round(problem.num_bytes / us / DATA_SHEET_BYTES_PER_US, 4)
-        for variant, us in medians.items()
-    }
-    row["host_us"] = round(host_us, 3)
-    row["spread"] = {variant: round(results.spread(us), 4) for variant, us in us.items()}
-    return row
-
-
-def measure(options: Options) -> list[Message]:
-    """The rows of the table."""
-    deadline = time.monotonic() + options.budget
-    calls = {problem: variants(problem) for problem in PROBLEMS}
-    keys = [(problem, variant) for problem in PROBLEMS for variant in calls[problem]]
-    us: dict[Problem, dict[str, list[float]]] = {
-        problem: {variant: [] for variant in calls[problem]} for problem in PROBLEMS
-    }
-    for index in range(options.passes):
-        if index and time.monotonic() > deadline:
-            log(f"out of time: {index} of {options.passes} passes")
-            break
-        times = profile_kernels([calls[problem][name] for problem, name in keys], options.repeats)
-        for (problem, variant), sample in zip(keys, times, strict=True):
-            us[problem][variant].append(statistics.median(sample))
-    return [row_of(problem, us[problem], host_time(calls[problem]["ours"])) for problem in PROBLEMS]
-
-
-def run(options: Options) -> Path:
-    """Measures the table and writes the result file."""
-    gpu = describe_gpu()
-    monitor = Monitor()
-    monitor.start(gpu["uuid"])
-    with monitor.sampling() as samples:
-        rows = measure(options)
-    summary = summarise(samples)
-    compiler = select_compiler()
-    document = {
-        "commit": options.commit,
-        "date": results.utc_date(),
-        "gpu": gpu["gpu"],
-        "driver": smi("driver_version", gpu["uuid"]) or None,
-        "clock_mhz": summary.clock_mhz,
-        "power_w": summary.power_w,
-        "versions": {"torch": torch.__version__, compiler.name.lower(): compiler.version},
-        "method": f"{METHOD}; {options.repeats} calls a pass",
-        "rows": rows,
-    }
-    stem = f"quantize-{results.slug(gpu['gpu'])}-{results.utc_date()}"
-    path = results.new_file(options.out, stem, ".json")
-    results.write(path, document)
-    return path
-
-
-def render(document: Message) -> str:
-    """The table as Markdown."""
-    lines = [
-        "| cast | m x n | rows | dtype | MB | us | of HBM | eager, us | compiled, us | host, us |",
-        "| --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for row in document["rows"]:
-        kind = f"{row['kind']}, UE8M0" if row["use_ue8m0"] else row["kind"]
-        others = [
-            f"{row[f'{variant}_us']:.1f}" if f"{variant}_us" in row else "-"
-            for variant in ("eager", "compiled")
-        ]
-        cells = [kind, f"{row['m']} x {row['n']}", str(row["rows"]), row["dtype"]]
-        cells += [f"{row['bytes'] / 1e6:.0f}", f"{row['ours_us']:.1f}"]
-        cells += [f"{100 * row['hbm_share']['ours']:.0f} %", *others, f"{row['host_us']:.1f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from benchmarks.__main__ import main
-from benchmarks.quantize import PROBLEMS, Problem, definition, render, row_of
+from benchmarks.bandwidth import render, row_of
+from benchmarks.quantize import PROBLEMS, Problem, definition
 from deep_gemm.testing.quantize_reference import cast_blocks_reference
 
 
@@ -21,19 +22,14 @@ def test_what_a_cast_moves() -> None:
     assert Problem("masked", 256, 1024, valid=0).num_bytes == 0
 
 
-def test_a_row_is_the_median_of_passes() -> None:
+def test_rows_without_a_definition_have_none() -> None:
     us = {"ours": [130.0, 120.0, 125.0], "eager": [2000.0] * 3, "compiled": [400.0] * 3}
-    problem = Problem("per_token", 16384, 7168)
-    row = row_of(problem, us, host_us=12.5)
-    assert (row["ours_us"], row["eager_us"], row["host_us"]) == (125.0, 2000.0, 12.5)
-    share = problem.num_bytes / 125e-6 / 3.35e12
-    assert row["hbm_share"]["ours"] == pytest.approx(share, abs=1e-4)
-    assert row["spread"]["ours"] == pytest.approx(10 / 125, abs=1e-4)
-    _, _, line = render({"rows": [row]}).splitlines()
-    wanted = f"| per_token | 16384 x 7168 | 16384 | bfloat16 | 356 | 125.0 | {100 * share:.0f} % |"
-    assert line.startswith(wanted) and line.endswith("| 2000.0 | 400.0 | 12.5 |")
-    alone = row_of(Problem("masked", 64, 128, valid=0), {"ours": [3.0]}, host_us=9.0)
-    assert render({"rows": [alone]}).splitlines()[-1].endswith("| 3.0 | 0 % | - | - | 9.0 |")
+    whole, grouped = Problem("per_token", 16384, 7168), Problem("masked", 64, 128, valid=0)
+    rows = [row_of("quantize", whole, us, 12.5), row_of("quantize", grouped, {"ours": [3.0]}, 9.0)]
+    head, _, first, second = render({"rows": rows}).splitlines()
+    assert head.startswith("| problem | ours, us | of HBM | eager, us | of HBM | compiled, us |")
+    assert first.startswith("| per_token 16384 x 7168 bfloat16 | 125.0 | 85 % | 2000.0 | 5 % |")
+    assert second == "| masked 64 x 128 bfloat16, 0 rows | 3.0 | 0 % | - | - | - | - | 9.0 |"
 
 
 def test_the_rows_have_tensors_beyond_the_l2_of_every_kind() -> None:
