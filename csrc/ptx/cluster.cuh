@@ -1,5 +1,5 @@
 // Thread-block clusters, addresses in their shared memory, and grids that depend on each other.
-// PTX ISA 9.7.13.4, 9.7.9.23 and 9.7.13.13.
+// PTX ISA 9.7.13 and 9.7.9.23.
 #pragma once
 
 #include "common/types.cuh"

@@ -65,6 +65,7 @@ def _load(instruction: Instruction, symbols: Symbols) -> Execute:
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         cluster = warp.cta.cluster
+        cluster.order.touch_global(warp)
         for lane in np.flatnonzero(mask):
             start, place = int(where(warp)[lane]), int(completes(warp)[lane])
             count = int(fetch_size(warp)[lane])

@@ -37,6 +37,7 @@ def _cp_async(instruction: Instruction, symbols: Symbols) -> Execute:
         check_alignment("shared", targets, size, size)
         check_alignment("global", origins[source_bytes > 0], size, size)
         cta = warp.cta
+        cta.cluster.order.touch_global(warp)
         offsets = targets[:, None] + np.arange(size)
         cta.order.copy(warp, lanes, offsets)
         cta.begin_fill(offsets, warp.agent, "generic")

@@ -116,6 +116,7 @@ class Cta:
             result[lanes], defined = self.shared.read(at, size)
             undefined[lanes] = ~defined
         elif space == "global":
+            self.cluster.order.touch_global(warp)
             result[lanes] = self.grid.memory.read(addresses[lanes], size)
         else:
             raise HazardError("R0", f"ld.{space} is not known")
@@ -154,6 +155,7 @@ class Cta:
             self.shared.write(at, data[lanes], warp.agent, "generic", kept)
         elif space == "global":
             written = addresses[lanes]
+            self.cluster.order.touch_global(warp)
             self.cluster.maps.write(warp, written, data.shape[1], operation_of(warp))
             self.grid.memory.write(written, data[lanes])
         else:

@@ -124,6 +124,10 @@ class UndefinedValueError(HazardError, rules=("R26",)):
     """Something was never written, and decides all the same."""
 
 
+class DependencyError(HazardError, rules=("R27",)):
+    """Global memory is accessed, and nothing orders a griddepcontrol.wait before."""
+
+
 class NamedBarrierError(HazardError, rules=("R28",)):
     """A named barrier with a wrong count."""
 

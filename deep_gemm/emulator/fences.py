@@ -1,8 +1,8 @@
 """Fences, and instructions whose only effect is on time or on caches.
 
 Those that order memory are modelled, fence.proxy.async for shared memory; map_forms.py has those
-for tensor maps. The others order what the emulator orders anyway: nothing precedes the grid or
-follows it, so that griddepcontrol.wait is over at once.
+for tensor maps, and of griddepcontrol.wait it is tracked who may rely on it. The others order what
+the emulator orders anyway.
 """
 
 from __future__ import annotations
@@ -84,6 +84,18 @@ def _sleep(instruction: Instruction, symbols: Symbols) -> Execute:
     return execute
 
 
+def _griddepcontrol(instruction: Instruction, symbols: Symbols) -> Execute:
+    """The grid before is over when a launch begins here; that a warp may rely on it is tracked."""
+    waits = parts(instruction, r"griddepcontrol\.(?:(?P<wait>wait)|launch_dependents)")["wait"]
+
+    def execute(warp: Warp, mask: Mask) -> Wait | None:
+        if waits:
+            warp.cta.cluster.order.wait_for_predecessor(warp)
+        return None
+
+    return execute
+
+
 def _create_policy(instruction: Instruction, symbols: Symbols) -> Execute:
     """createpolicy: an opaque hint, which nothing looks at."""
     parts(instruction, r"createpolicy\.(?:fractional|range)(?:\.global)?(?:\.L2::\w+){1,2}\.b64")
@@ -103,7 +115,7 @@ _BULK_PREFETCH = rf"cp\.async\.bulk\.prefetch\.L2\.global{LEVELS}"
 TABLE: dict[str, Build] = {
     "fence": _fence,
     "membar": _fence,
-    "griddepcontrol": _nothing(r"griddepcontrol\.(?:wait|launch_dependents)"),
+    "griddepcontrol": _griddepcontrol,
     "nanosleep": _sleep,
     "createpolicy": _create_policy,
     "prefetch": _nothing(_PREFETCH),

@@ -40,6 +40,7 @@ class Launch:
         memory: global memory.
         timing: when asynchronous operations happen.
         seed: of random timing.
+        pdl: it may start while the grid before is still at work.
         unreleased: lines of global memory that clusters which have left wrote and did not release.
     """
 
@@ -52,6 +53,7 @@ class Launch:
     memory: GlobalMemory
     timing: Timing = Timing.EARLY
     seed: int = 0
+    pdl: bool = False
     unreleased: dict[int, Access] = field(default_factory=dict)
 
     def run(self) -> int:
@@ -197,8 +199,9 @@ class Cluster:
         """The tensor map at an address, which a warp gives to TMA.
 
         Raises:
-            HazardError: as Launch.map_at; R31, it may not be used yet.
+            HazardError: as Launch.map_at; R27; R31, it may not be used yet.
         """
+        self.order.touch_global(warp)
         tensor_map = self.launch.map_at(address)
         self.maps.check(warp, address)
         return tensor_map

@@ -39,8 +39,24 @@ class ClusterOrder:
         self.agents = count(1)
         self.strong: dict[tuple[int | None, int], Clock] = {}
         self._cluster = cluster
+        # Stands for the grid before, which is known to be over once its time is 1.
+        self._predecessor = next(self.agents)
         self._arriving, self._complete = Clock(), Clock()
         self._executing, self._executed = Clock(), Clock()
+
+    def wait_for_predecessor(self, warp: Warp) -> None:
+        """griddepcontrol.wait."""
+        warp.timeline.clock.advance(self._predecessor, 1)
+
+    def touch_global(self, warp: Warp) -> None:
+        """A warp accesses global memory, or starts a copy that does.
+
+        Raises:
+            HazardError: R27, the grid before may still be at work.
+        """
+        if self._cluster.launch.pdl and not warp.timeline.clock[self._predecessor]:
+            text = "global memory is accessed, and nothing orders a griddepcontrol.wait before"
+            raise HazardError("R27", f"{text}: the grid before may still be at work")
 
     def phases(self, address: int, warp: Warp) -> PhaseClocks:
         """What waiting on the mbarrier at a shared::cluster address tells.

@@ -77,6 +77,7 @@ def run(
     extents: Sequence[tuple[int, int]],
     timing: Timing = Timing.EARLY,
     seed: int = 0,
+    pdl: bool = False,
     recorder: Recorder | None = None,
 ) -> int:
     """Executes a launch on the caller's memory.
@@ -91,6 +92,7 @@ def run(
         extents: (address, bytes) of every tensor that the kernel may touch.
         timing: when asynchronous operations happen.
         seed: of random timing.
+        pdl: the kernel may start while the one before it is still at work.
         recorder: is told what happens, for a trace; the run is the same with it and without.
 
     Returns:
@@ -115,5 +117,6 @@ def run(
         memory,
         timing,
         seed,
+        pdl,
     )
     return launch.run()

@@ -75,5 +75,6 @@ class EmulatedPlan:
             parameters=parameters,
             extents=extents,
             timing=Timing(knobs.emulator_timing.get()),
+            pdl=launch.pdl,
             recorder=recorder,
         )

@@ -50,6 +50,7 @@ def run(
     order: tuple[Timing, int] = (Timing.EARLY, 0),
     tensor_map: TensorMap | None = None,
     out: np.ndarray | None = None,
+    pdl: bool = False,
 ) -> np.ndarray:
     """The output, uint32 [2048], after the kernel has run; before, it is all ones.
 
@@ -62,6 +63,7 @@ def run(
         order: timing and seed.
         tensor_map: what %map is the address of.
         out: the output, if it is not to start with all ones.
+        pdl: the launch may start before the grid before is over.
     """
     data = np.zeros(4, dtype=np.uint32) if source is None else np.ascontiguousarray(source)
     result = np.full(OUT_WORDS, 0xFFFFFFFF, dtype=np.uint32) if out is None else out
@@ -78,5 +80,6 @@ def run(
         extents=[(array.ctypes.data, array.nbytes) for array in (result, data)],
         timing=timing,
         seed=seed,
+        pdl=pdl,
     )
     return result
