@@ -98,11 +98,9 @@ DEFECTS = [
         "stage released before wgmma has read it, in turn",
         MULTIPLY,
         """ptx::wgmma_wait_group<0>(accum);
-                if (wave == kNumWaves - 1) {
-                    pipeline.consumer_release(release_address);""",
-        """pipeline.consumer_release(release_address);
-                ptx::wgmma_wait_group<0>(accum);
-                if (wave == kNumWaves - 1) {""",
+            if (wave == kNumWaves - 1) pipeline.consumer_release(release_address);""",
+        """if (wave == kNumWaves - 1) pipeline.consumer_release(release_address);
+            ptx::wgmma_wait_group<0>(accum);""",
         "R3",
         IN_TURN,
     ),
@@ -282,8 +280,8 @@ DEFECTS = [
     Defect(
         "a misaligned box",
         LOAD_TILES,
-        "ptx::tma_load_3d(tile, map",
-        "ptx::tma_load_3d(tile + 64, map",
+        "ptx::tma_load_3d(tile + part",
+        "ptx::tma_load_3d(tile + 64 + part",
         "R14",
     ),
     Defect(

@@ -321,8 +321,8 @@ SCALE_FACTORS = [
     GroupedDefect(
         "a full group of scale factors is not ended",
         MULTIPLY,
-        "min(left, kConfig.kSfGroup)",
-        "left",
+        "ends_group = k == num_k_blocks - 1;",
+        "ends_group = kIsLast && k == num_k_blocks - 1;",
         "R11",
         IN_TURN,
     ),
