@@ -26,8 +26,9 @@ struct GemmConfig {
     int cluster_n;            // CTAs of a cluster along N: they share each tile of A by multicast
     int num_store_rounds;     // equal parts in which D passes through its staging memory
     Grouping grouping;
-    int gran_n;   // rows of B per scale factor: 128 (1D2D scaling) or 1 (1D1D)
-    int d_bytes;  // bytes of an element of D: 2 for BF16, 4 for FP32
+    int gran_n;          // rows of B per scale factor: 128 (1D2D scaling) or 1 (1D1D)
+    int d_bytes;         // bytes of an element of D: 2 for BF16, 4 for FP32
+    bool has_head_gaps;  // whether D has columns between its heads' that are not written
 
     static constexpr int kBlockK = 128;  // bytes of K per stage: one 128-byte swizzle row, one SF
     static constexpr int kMmaM = 64;     // rows of one WGMMA

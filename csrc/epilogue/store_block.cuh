@@ -113,7 +113,7 @@ struct BlockStore {
             write_slabs(accum, first);
             ptx::fence_proxy_async();
             ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);
-#pragma unroll
+#pragma unroll(kConfig.has_head_gaps ? 1 : kSlabs)
             for (int i = 0; i < kSlabs; ++i) store_slab(block, i, first + i, issues_stores);
             if (issues_stores) ptx::tma_store_commit_group();
         }
@@ -150,7 +150,8 @@ struct BlockStore {
             }
         }
         if (!issues_stores) return;
-        const uint32_t d_column = column_in_d(column);
+        uint32_t d_column = column_in_d(column);
+        ptx::compute_here(d_column);
         if (args.accumulates) {
             ptx::tma_reduce_add_3d(&args.tensor_map_d, staging[staged], d_column, block.m + row,
                                    block.d_batch);
@@ -163,8 +164,7 @@ struct BlockStore {
     // Where a slab that begins at a column of the product lies in D. It never reaches over the end
     // of a run of columns.
     DG_DEVICE uint32_t column_in_d(uint32_t column) const {
-        constexpr bool kHasHeads = kConfig.grouping == Grouping::kDense && !kConfig.is_1d1d();
-        if (!kHasHeads || args.head_mid == 0) return column;
+        if constexpr (!kConfig.has_head_gaps) return column;
         const uint32_t head = column / (args.head_left + args.head_right);
         const bool is_right = column % (args.head_left + args.head_right) >= args.head_left;
         return column + args.head_mid * (head + is_right);

@@ -39,8 +39,8 @@ struct GemmArguments {
     uint32_t band;  // of the block order, see scheduler/block_order.cuh
     SfaLoad sfa_load;
     bool accumulates;  // D += product
-    // Dense 1D2D products: D's columns lie in runs of head_left and head_right in turn, with
-    // head_mid columns between the two that are not written; 0 for all: side by side.
+    // With gaps between heads: D's columns lie in runs of head_left and head_right in turn, with
+    // head_mid columns between the two that are not written.
     uint32_t head_left;
     uint32_t head_mid;
     uint32_t head_right;

@@ -19,6 +19,7 @@ WARPGROUP = 128
 BLOCK_SLOTS = 4
 BLOCK_SLOT_BYTES = 44
 _GROUPED_BLOCK_REGISTERS = 10
+_HEAD_GAP_REGISTERS = 8
 
 
 class Grouping(Enum):
@@ -50,6 +51,7 @@ class GemmConfig:
         grouping: what a problem consists of.
         gran_n: rows of B per scale factor: 128 (1D2D scaling) or 1 (1D1D).
         d_bytes: bytes of an element of D: 2 for BF16, 4 for FP32.
+        has_head_gaps: whether D has columns between its heads' that are not written.
     """
 
     block_m: int
@@ -62,6 +64,7 @@ class GemmConfig:
     grouping: Grouping = Grouping.DENSE
     gran_n: int = GRAN_N
     d_bytes: int = 2
+    has_head_gaps: bool = False
 
     @property
     def is_1d1d(self) -> bool:
@@ -148,7 +151,7 @@ class GemmConfig:
 
     @property
     def held_registers(self) -> int:
-        """Registers per math thread for sums, scale factors and a grouped block's place.
+        """Registers per math thread for sums, scale factors, and what places a block in D.
 
         Scale factors are those of two k blocks or of a whole group, for 1D1D of one k block.
         """
@@ -159,6 +162,7 @@ class GemmConfig:
         else:
             num_k_blocks = 2 if self.num_accumulators == 2 else SF_GROUP
             registers += num_k_blocks * (2 * self.num_waves + self.num_sfb)
+        registers += _HEAD_GAP_REGISTERS if self.has_head_gaps else 0
         return registers + (0 if self.grouping is Grouping.DENSE else _GROUPED_BLOCK_REGISTERS)
 
     def cluster_grid(self, m: int, n: int) -> tuple[int, int]:
@@ -185,15 +189,16 @@ class GemmConfig:
             Grouping.K_GROUPED: "k_grouped_",
         }[self.grouping]
         scaling = "1d1d" if self.is_1d1d else "1d2d"
-        return f"sm90_{grouping}fp8_gemm_{scaling}" + ("_fp32" if self.d_bytes == 4 else "")
+        d = ("_fp32" if self.d_bytes == 4 else "") + ("_gaps" if self.has_head_gaps else "")
+        return f"sm90_{grouping}fp8_gemm_{scaling}{d}"
 
     def initialiser(self) -> str:
         """The configuration as a C++ designated initialiser."""
 
         def literal(value: int | Grouping) -> str:
-            return (
-                f"deep_gemm::Grouping::{value.value}" if isinstance(value, Grouping) else str(value)
-            )
+            if isinstance(value, Grouping):
+                return f"deep_gemm::Grouping::{value.value}"
+            return str(value).lower() if isinstance(value, bool) else str(value)
 
         values = (f".{field.name} = {literal(getattr(self, field.name))}" for field in fields(self))
         return f"{{{', '.join(values)}}}"

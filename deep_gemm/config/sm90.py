@@ -81,6 +81,7 @@ def candidates(problem: GemmProblem) -> Iterator[GemmConfig]:
                 grouping=problem.grouping,
                 gran_n=problem.gran_n,
                 d_bytes=problem.d_bytes,
+                has_head_gaps=problem.head_columns > 0,
             )
             for stages, rounds in stages_and_rounds(shape):
                 for cluster_m, cluster_n in cluster_candidates(problem, block_m, block_n):

@@ -100,7 +100,7 @@ def test_the_same_config_has_the_same_text() -> None:
 def test_the_initialiser_has_the_fields_of_the_struct_in_order() -> None:
     header = (include_root() / "config.cuh").read_text()
     _, _, body = header.partition("struct GemmConfig {")
-    fields = re.findall(r"^    (?:int|Grouping) (\w+);", body, re.MULTILINE)
+    fields = re.findall(r"^    (?:int|bool|Grouping) (\w+);", body, re.MULTILINE)
     assert re.findall(r"\.(\w+) = ", CONFIG.initialiser()) == fields
     assert len(fields) >= 6
 
