@@ -24,6 +24,7 @@ struct GemmConfig {
     int num_math_warpgroups;  // 1 or 2, side by side along M
     int cluster_m;            // CTAs of a cluster along M: they share each tile of B by multicast
     int cluster_n;            // CTAs of a cluster along N: they share each tile of A by multicast
+    int cluster_k;            // CTAs of a cluster along K: each sums a part of it for all columns
     int num_store_rounds;     // equal parts in which D passes through its staging memory
     Grouping grouping;
     int gran_n;          // rows of B per scale factor: 128 (1D2D scaling) or 1 (1D1D)
@@ -50,7 +51,11 @@ struct GemmConfig {
         return num_waves() == 1 && block_n <= (is_1d1d() ? 96 : 144) ? 2 : 1;
     }
     DG_HOST_DEVICE constexpr bool is_1d1d() const { return gran_n == 1; }
-    DG_HOST_DEVICE constexpr int cluster_size() const { return cluster_m * cluster_n; }
+    DG_HOST_DEVICE constexpr int cluster_size() const { return cluster_m * cluster_n * cluster_k; }
+    // CTAs that a tile may be multicast to.
+    DG_HOST_DEVICE constexpr int multicast_size() const { return cluster_m * cluster_n; }
+    // Columns of D that a CTA stores: of a block whose K is split, its share.
+    DG_HOST_DEVICE constexpr int d_columns() const { return block_n / cluster_k; }
     DG_HOST_DEVICE constexpr int num_threads() const {
         return kWarpgroup * (num_math_warpgroups + 1);
     }
@@ -84,12 +89,12 @@ struct GemmConfig {
 
     // Swizzle, and row width, of one slab of D in shared memory: the widest that divides a row.
     DG_HOST_DEVICE constexpr int d_swizzle_bytes() const {
-        const int row = block_n * d_bytes;
+        const int row = d_columns() * d_bytes;
         return row % 128 == 0 ? 128 : row % 64 == 0 ? 64 : 32;
     }
     // Slabs of 64 rows that one math warpgroup stages and stores in one round.
     DG_HOST_DEVICE constexpr int slabs_per_round() const {
-        return num_waves() * (d_bytes * block_n / d_swizzle_bytes()) / num_store_rounds;
+        return num_waves() * (d_bytes * d_columns() / d_swizzle_bytes()) / num_store_rounds;
     }
 };
 

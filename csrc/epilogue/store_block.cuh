@@ -93,9 +93,10 @@ DG_DEVICE void copy_rows(const uint8_t* slab, int rows, uint32_t batch, uint32_t
 // Stores the warpgroup's slices of a block of D.
 template <GemmConfig kConfig>
 struct BlockStore {
+    static constexpr int kAccumSize = kConfig.d_columns() / 2;
     static constexpr int kSlabBytes = kConfig.d_swizzle_bytes();
     static constexpr int kSlabColumns = kSlabBytes / kConfig.d_bytes;
-    static constexpr int kSlabsPerSlice = kConfig.block_n / kSlabColumns;
+    static constexpr int kSlabsPerSlice = kConfig.d_columns() / kSlabColumns;
     static constexpr int kSlabs = kConfig.slabs_per_round();
     static constexpr int kSlabRows = min(kConfig.block_m, kConfig.kMmaM);
 
@@ -104,7 +105,7 @@ struct BlockStore {
     int warpgroup_idx;
 
     DG_DEVICE void store(const BlockCoordinates& block,
-                         const float (&accum)[kConfig.num_waves()][kConfig.block_n / 2]) {
+                         const float (&accum)[kConfig.num_waves()][kAccumSize]) {
         const bool issues_stores = threadIdx.x % kConfig.kWarpgroup == 0;
 #pragma unroll
         for (int first = 0; first < kConfig.num_waves() * kSlabsPerSlice; first += kSlabs) {
@@ -120,8 +121,7 @@ struct BlockStore {
     }
 
   private:
-    DG_DEVICE void write_slabs(const float (&accum)[kConfig.num_waves()][kConfig.block_n / 2],
-                               int first) {
+    DG_DEVICE void write_slabs(const float (&accum)[kConfig.num_waves()][kAccumSize], int first) {
 #pragma unroll
         for (int i = 0; i < kSlabs; ++i) {
             const int column = (first + i) % kSlabsPerSlice * kSlabColumns;
@@ -150,8 +150,7 @@ struct BlockStore {
             }
         }
         if (!issues_stores) return;
-        uint32_t d_column = column_in_d(column);
-        ptx::compute_here(d_column);
+        const uint32_t d_column = column_in_d(column);
         if (args.accumulates) {
             ptx::tma_reduce_add_3d(&args.tensor_map_d, staging[staged], d_column, block.m + row,
                                    block.d_batch);

@@ -32,6 +32,7 @@
 #include "common/types.cuh"
 #include "config.cuh"
 #include "epilogue/store_block.cuh"
+#include "epilogue/sum_parts.cuh"
 #include "kernels/arguments.cuh"
 #include "mainloop/load_scale_factors.cuh"
 #include "mainloop/load_tiles.cuh"
@@ -102,6 +103,8 @@ DG_DEVICE void math_role(SharedStorage<kConfig>& smem, const GemmArguments& args
     auto scheduler = make_scheduler(smem, args);
     Multiplier<kConfig> multiplier(smem, args.sfa_load, warpgroup_idx);
     BlockStore<kConfig> block_store{smem.d[warpgroup_idx], args, warpgroup_idx};
+    PartSum<kConfig> part_sum(smem, warpgroup_idx,
+                              PersistentCta<kConfig>(blockIdx.x, gridDim.x).rank_k);
     BlockCoordinates block;
     while (scheduler.next_block(block)) {
         float accum[kConfig.num_waves()][kConfig.block_n / 2] = {};
@@ -112,7 +115,12 @@ DG_DEVICE void math_role(SharedStorage<kConfig>& smem, const GemmArguments& args
                 clear_padding<kConfig>(accum, static_cast<int>(block.valid_rows) - first_row);
             }
         }
-        if (kConfig.grouping == Grouping::kDense || block.stored_rows > 0) {
+        if constexpr (kConfig.cluster_k > 1) {
+            float sum[kConfig.num_waves()][kConfig.d_columns() / 2];
+            part_sum.sum(sum, accum);
+            block.n += part_sum.rank * kConfig.d_columns();
+            block_store.store(block, sum);
+        } else if (kConfig.grouping == Grouping::kDense || block.stored_rows > 0) {
             block_store.store(block, accum);
         }
     }
@@ -137,6 +145,9 @@ DG_DEVICE void sm90_fp8_gemm(const GemmArguments& args) {
         if constexpr (kConfig.is_1d1d()) ptx::prefetch_tensormap(&args.tensor_map_sfb);
         TilePipeline<kConfig>{smem.barriers}.init();
         SfPipeline<kConfig>{smem.sf_barriers}.init();
+        if constexpr (kConfig.cluster_k > 1) {
+            for (auto& barriers : smem.sum.barriers) SumPipeline<kConfig>{barriers}.init();
+        }
         if constexpr (kConfig.grouping != Grouping::kDense) {
             BlockPipeline<kConfig>{smem.block_ring.barriers}.init();
         }

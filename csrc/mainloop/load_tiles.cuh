@@ -59,7 +59,10 @@ DG_DEVICE void load_tiles(SharedStorage<kConfig>& smem, const GemmArguments& arg
                 ptx::fence_proxy_tensormap_acquire(map_b);
             }
         }
-        for (uint32_t k = 0; k < block.num_k_blocks * kConfig.kBlockK; k += kConfig.kBlockK) {
+        // A k-grouped product's maps begin with the group.
+        const uint32_t first_k = kConfig.cluster_k > 1 ? block.first_k_block * kConfig.kBlockK : 0;
+        const uint32_t end_k = first_k + block.num_k_blocks * kConfig.kBlockK;
+        for (uint32_t k = first_k; k < end_k; k += kConfig.kBlockK) {
             if (issues) {
                 pipeline.producer_acquire(state);
                 pipeline.producer_expect(state, kConfig.stage_tx_bytes());

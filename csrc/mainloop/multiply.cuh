@@ -55,7 +55,8 @@ struct Multiplier {
     //   n_offset   columns between the origin of the first SFB and the block's first column
     DG_DEVICE void multiply(float (&final_accum)[kNumWaves][kAccumSize], uint32_t num_k_blocks,
                             uint32_t n_offset) {
-        if (kConfig.grouping != Grouping::kDense && num_k_blocks == 0) return;
+        constexpr bool kMayBeEmpty = kConfig.grouping != Grouping::kDense || kConfig.cluster_k > 1;
+        if (kMayBeEmpty && num_k_blocks == 0) return;
         if constexpr (kConfig.num_accumulators() == 2) {
             multiply_overlapped(final_accum[0], num_k_blocks, n_offset);
         } else {

@@ -11,7 +11,7 @@ namespace deep_gemm {
 // The tile ring: one thread issues TMA, and a stage may be multicast to the whole cluster.
 template <GemmConfig kConfig>
 using TilePipeline =
-    Pipeline<kConfig.num_stages, 1, kConfig.num_math_warpgroups * 4, kConfig.cluster_size()>;
+    Pipeline<kConfig.num_stages, 1, kConfig.num_math_warpgroups * 4, kConfig.multicast_size()>;
 
 // The scale-factor ring, for this CTA alone: all lanes of a warp load, or for 1D1D one thread.
 template <GemmConfig kConfig>
@@ -38,6 +38,28 @@ struct BlockRing {
 template <>
 struct BlockRing<false> {};
 
+// The memory into which the CTAs of a cluster along K send their sums, one stage of one math
+// warpgroup (epilogue/sum_parts.cuh): one thread announces the bytes, all four warps read them.
+template <GemmConfig kConfig>
+using SumPipeline = Pipeline<1, 1, 4, kConfig.cluster_k>;
+
+struct alignas(16) FourSums {
+    float value[4];
+};
+
+// [part of K][M64 slice][four columns' accumulators][thread]: no two threads meet in a bank.
+template <GemmConfig kConfig>
+using SumParts =
+    FourSums[kConfig.cluster_k][kConfig.num_waves()][kConfig.d_columns() / 8][kConfig.kWarpgroup];
+
+template <GemmConfig kConfig, bool kIsSplit = (kConfig.cluster_k > 1)>
+struct SumStorage {
+    SumParts<kConfig> parts[kConfig.num_math_warpgroups];
+    PipelineBarriers<1> barriers[kConfig.num_math_warpgroups];
+};
+template <GemmConfig kConfig>
+struct SumStorage<kConfig, false> {};
+
 template <GemmConfig kConfig>
 struct SharedStorage {
     static constexpr int kStages = kConfig.num_stages;
@@ -55,6 +77,8 @@ struct SharedStorage {
     // [num_sfb][kSfGroup], or for 1D1D as [kSfGroup][block_n].
     alignas(128) float sfa[kSfGroups][kConfig.mma_rows() * kConfig.kSfGroup];
     alignas(128) float sfb[kSfGroups][kConfig.sfb_group()];
+
+    [[no_unique_address]] SumStorage<kConfig> sum;
 
     PipelineBarriers<kStages> barriers;
     PipelineBarriers<kSfGroups> sf_barriers;

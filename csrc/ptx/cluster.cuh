@@ -14,6 +14,9 @@ DG_DEVICE uint32_t cluster_ctarank() {
 
 // Barrier of all threads of the cluster; releases and acquires shared memory, remote too.
 DG_DEVICE void cluster_sync() {
+    // Brings a warp's lanes together, and keeps the compiler from giving each side of a branch a
+    // barrier of its own, as it may with asm.
+    __syncwarp();
     asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
                      : "memory");
 }

@@ -23,6 +23,25 @@ DG_DEVICE void load_shared(const float* source, float& first, float& second) {
                  : "memory");
 }
 
+// Four floats at a multiple of 16 bytes, likewise.
+DG_DEVICE void load_shared(const float* source, float (&value)[4]) {
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(value[0]), "=f"(value[1]), "=f"(value[2]), "=f"(value[3])
+                 : "r"(shared_address(source))
+                 : "memory");
+}
+
+// Stores four floats at a shared::cluster address, a multiple of 16, and completes their bytes on
+// an mbarrier of the same CTA.
+DG_DEVICE void store_async(uint32_t destination, float f0, float f1, float f2, float f3,
+                           uint32_t barrier) {
+    asm volatile(
+        "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32"
+        " [%0], {%1, %2, %3, %4}, [%5];" ::"r"(destination),
+        "f"(f0), "f"(f1), "f"(f2), "f"(f3), "r"(barrier)
+        : "memory");
+}
+
 DG_DEVICE void store_shared(void* destination, float first, float second) {
     asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(shared_address(destination)), "f"(first),
                  "f"(second)

@@ -16,6 +16,7 @@ struct DenseScheduler {
     PersistentCta<kConfig> cta;
     uint32_t num_rows;     // of clusters
     uint32_t num_columns;  // of clusters
+    uint32_t first_k_block;
     uint32_t num_k_blocks;
     uint32_t band;  // rows of clusters walked together, at least 1
 
@@ -24,7 +25,8 @@ struct DenseScheduler {
         : cta(cta_idx, num_ctas),
           num_rows(ceil_div<uint32_t>(m, kConfig.block_m * kConfig.cluster_m)),
           num_columns(ceil_div<uint32_t>(n, kConfig.block_n * kConfig.cluster_n)),
-          num_k_blocks(ceil_div<uint32_t>(k, kConfig.kBlockK)),
+          first_k_block(part_begin(k, cta.rank_k)),
+          num_k_blocks(part_begin(k, cta.rank_k + 1) - first_k_block),
           band(band) {}
 
     // False when nothing is left. All CTAs of a cluster get the same number of blocks.
@@ -34,10 +36,22 @@ struct DenseScheduler {
         cta.next_cluster += cta.num_clusters;
         block = {.m = cta.block_row(at.row),
                  .n = cta.block_column(at.column),
+                 .first_k_block = first_k_block,
                  .num_k_blocks = num_k_blocks,
                  .valid_rows = cta.kBlockRows,
                  .stored_rows = cta.kBlockRows};
         return true;
+    }
+
+  private:
+    // First k block of a part of K. Parts are whole groups of scale factors, which come together,
+    // and as equal as that allows; some may be empty.
+    static DG_HOST_DEVICE uint32_t part_begin(uint32_t k, uint32_t part) {
+        const uint32_t num_k_blocks = ceil_div<uint32_t>(k, kConfig.kBlockK);
+        if constexpr (kConfig.cluster_k == 1) return part * num_k_blocks;
+        const uint32_t num_groups = ceil_div<uint32_t>(num_k_blocks, kConfig.kSfGroup);
+        return min<uint32_t>(part * num_groups / kConfig.cluster_k * kConfig.kSfGroup,
+                             num_k_blocks);
     }
 };
 

@@ -46,6 +46,8 @@ class GemmConfig:
         num_math_warpgroups: 1 or 2, side by side along M.
         cluster_m: CTAs of a cluster along M; they share B by multicast.
         cluster_n: CTAs of a cluster along N; they share A by multicast.
+        cluster_k: CTAs of a cluster along K; each multiplies a part of it, and stores a part of the
+            block's columns.
         num_store_rounds: equal parts in which D passes through its staging memory: more of them
             leave room for another stage, and make the epilogue longer.
         grouping: what a problem consists of.
@@ -60,6 +62,7 @@ class GemmConfig:
     num_math_warpgroups: int
     cluster_m: int = 1
     cluster_n: int = 1
+    cluster_k: int = 1
     num_store_rounds: int = 1
     grouping: Grouping = Grouping.DENSE
     gran_n: int = GRAN_N
@@ -89,7 +92,12 @@ class GemmConfig:
     @property
     def cluster_size(self) -> int:
         """CTAs of a cluster."""
-        return self.cluster_m * self.cluster_n
+        return self.cluster_m * self.cluster_n * self.cluster_k
+
+    @property
+    def d_columns(self) -> int:
+        """Columns of D that a CTA stores: of a block whose K is split, its share."""
+        return self.block_n // self.cluster_k
 
     @property
     def num_threads(self) -> int:
@@ -114,7 +122,7 @@ class GemmConfig:
     @property
     def d_swizzle_bytes(self) -> int:
         """Swizzle, and row width, of one slab of D in shared memory."""
-        row_bytes = self.block_n * self.d_bytes
+        row_bytes = self.d_columns * self.d_bytes
         return next(width for width in (128, 64, 32) if row_bytes % width == 0)
 
     @property
@@ -125,7 +133,7 @@ class GemmConfig:
     @property
     def num_slabs_per_slice(self) -> int:
         """Slabs side by side along N."""
-        return self.d_bytes * self.block_n // self.d_swizzle_bytes
+        return self.d_bytes * self.d_columns // self.d_swizzle_bytes
 
     @property
     def slabs_per_round(self) -> int:
@@ -143,10 +151,12 @@ class GemmConfig:
         barriers = 16
         stage = (self.mma_rows + self.block_n) * BLOCK_K + barriers
         sf_group = 4 * SF_GROUP * (self.mma_rows + self.sfb_rows)
-        d = self.d_bytes * self.mma_rows * self.block_n // self.num_store_rounds
+        d = self.d_bytes * self.mma_rows * self.d_columns // self.num_store_rounds
         total = self.num_stages * stage + self.num_sf_groups * (sf_group + barriers) + d
         if self.grouping is not Grouping.DENSE:
             total += BLOCK_SLOTS * (BLOCK_SLOT_BYTES + barriers)
+        if self.cluster_k > 1:
+            total += 4 * self.mma_rows * self.block_n + self.num_math_warpgroups * barriers
         return -(-total // 1024) * 1024
 
     @property
@@ -174,9 +184,12 @@ class GemmConfig:
     @property
     def name(self) -> str:
         """A file name for the kernel."""
+        cluster = f"{self.cluster_m}x{self.cluster_n}"
+        if self.cluster_k > 1:
+            cluster += f"x{self.cluster_k}"
         return (
             f"{self.entry}_{self.block_m}x{self.block_n}_s{self.num_stages}"
-            f"_w{self.num_math_warpgroups}_c{self.cluster_m}x{self.cluster_n}"
+            f"_w{self.num_math_warpgroups}_c{cluster}"
             f"_r{self.num_store_rounds}"
         )
 

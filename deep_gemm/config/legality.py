@@ -6,12 +6,15 @@ import functools
 from collections.abc import Callable
 from dataclasses import replace
 
-from deep_gemm.config.gemm_config import GRAN_N, MMA_M, GemmConfig
+from deep_gemm.config.gemm_config import GRAN_N, MMA_M, GemmConfig, Grouping
 
 SMEM_CAPACITY = 232_448
 """Dynamic shared memory that one CTA may have on SM90, in bytes."""
 
 MAX_STAGES = 32
+
+MAX_CLUSTER = 8
+"""CTAs of a cluster that every SM90 device can run."""
 
 MAX_HELD_REGISTERS = 224
 """Registers for sums and scale factors that fit beside everything else: a math thread has 232 where
@@ -43,12 +46,26 @@ def cluster_splits_tiles(config: GemmConfig) -> str | None:
     """Each peer multicasts an equal part of a tile, in whole swizzle patterns of 8 rows."""
     if config.cluster_m < 1 or config.cluster_n < 1:
         return f"cluster_m and cluster_n must be positive, got {config.cluster_m, config.cluster_n}"
-    if config.cluster_size > 2:
-        return f"clusters of more than 2 CTAs are not supported, got {config.cluster_size}"
+    if config.cluster_m * config.cluster_n > 2:
+        shape = f"{config.cluster_m} x {config.cluster_n}"
+        return f"tiles are shared by at most 2 CTAs, got {shape}"
     if config.block_m % (8 * config.cluster_n):
         return f"block_m must be a multiple of {8 * config.cluster_n}, got {config.block_m}"
     if config.block_n % (8 * config.cluster_m):
         return f"block_n must be a multiple of {8 * config.cluster_m}, got {config.block_n}"
+    return None
+
+
+def parts_split_columns(config: GemmConfig) -> str | None:
+    """CTAs that split K share no tile, and own whole pairs of 8 columns each."""
+    if not 1 <= config.cluster_k <= MAX_CLUSTER:
+        return f"cluster_k must be 1..{MAX_CLUSTER}, got {config.cluster_k}"
+    if config.cluster_k == 1:
+        return None
+    if config.cluster_size > config.cluster_k or config.grouping is not Grouping.DENSE:
+        return f"cluster_k must be 1 in grouped products and shared tiles, got {config.cluster_k}"
+    if config.block_n % (16 * config.cluster_k):
+        return f"block_n must be a multiple of {16 * config.cluster_k}, got {config.block_n}"
     return None
 
 
@@ -88,7 +105,7 @@ def shared_memory_fits(config: GemmConfig) -> str | None:
 
 RULES: tuple[tuple[Rule, ...], ...] = (
     (elements_are_supported, block_m_fits_warpgroups, block_n_is_an_instruction_shape),
-    (cluster_splits_tiles,),
+    (cluster_splits_tiles, parts_split_columns),
     (sums_fit_registers, rounds_split_slabs),
     (shared_memory_fits,),
 )

@@ -18,6 +18,7 @@ from deep_gemm.emulator import (
     matrices,
     matrix_moves,
     mbarrier_forms,
+    remote_stores,
     synchronisation,
     warp_lanes,
 )
@@ -146,6 +147,7 @@ def _setmaxnreg(instruction: Instruction, symbols: Symbols) -> Execute:
 
 
 _TABLE: dict[str, Build] = {
+    **remote_stores.TABLE,
     "ld": _load,
     "st": _store,
     "setmaxnreg": _setmaxnreg,

@@ -15,7 +15,7 @@ from deep_gemm.emulator.global_memory import Bytes, Flags, GlobalMemory
 from deep_gemm.emulator.map_bytes import MAP_ALIGNMENT, MAP_BYTES, decode, is_map
 from deep_gemm.emulator.map_order import MapOrder
 from deep_gemm.emulator.mbarrier import NO_AGENT, Mbarrier
-from deep_gemm.emulator.memory import OFFSET_MASK, RANK_SHIFT, compose_shared
+from deep_gemm.emulator.memory import OFFSET_MASK, RANK_SHIFT, Proxy, compose_shared
 from deep_gemm.emulator.ordering import ClusterOrder
 from deep_gemm.emulator.program import Program
 from deep_gemm.emulator.spaces import SHARED_WINDOW, WINDOW_BYTES
@@ -241,8 +241,9 @@ class Cluster:
         barrier: int,
         read: Callable[[], tuple[Bytes, Flags | None]],
         warp: Warp,
+        proxy: Proxy = "async",
     ) -> None:
-        """Starts a bulk copy into the shared memory of one CTA.
+        """Starts a copy into the shared memory of one CTA.
 
         Args:
             rank: of the CTA.
@@ -250,16 +251,17 @@ class Cluster:
             barrier: offset of the mbarrier that counts them.
             read: gives the bytes when the copy happens, and which are defined, None for all.
             warp: that issues it.
+            proxy: path of the copy.
         """
         cta = self.cta_of_rank(rank)
         self.order.phases(compose_shared(rank, barrier), warp)
         cta.order.load(warp, offsets, barrier)
-        cta.begin_fill(offsets, warp.agent, "async")
+        cta.begin_fill(offsets, warp.agent, proxy)
         issue_phase = cta.shared.barrier(barrier).phase
 
         def deliver() -> None:
             data, defined = read()
-            self._living(rank).shared.land(offsets, data, warp.agent, "async", defined)
+            self._living(rank).shared.land(offsets, data, warp.agent, proxy, defined)
             cta.shared.barrier(barrier).complete_tx(data.size, warp.agent, issue_phase)
 
         self.submit(("bulk", object()), deliver)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from deep_gemm.config.gemm_config import SF_GROUP, GemmConfig
+from deep_gemm.config.legality import broken_rules, max_stages
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import select
 from deep_gemm.config.sm90 import candidates
@@ -100,6 +101,19 @@ def test_candidates_for_heads_with_gaps_compile_without_spills(d_bytes: int) -> 
     for config in widest.values():
         assert config.has_head_gaps
         check_registers(config, build(generate(config, "90a")))
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4, 8])
+def test_kernels_that_split_k_compile_without_spills(parts: int) -> None:
+    for block_m, num_math_warpgroups in ((16, 1), (64, 1), (128, 2)):
+        block_n = 144 // (16 * parts) * 16 * parts
+        shape = GemmConfig(block_m, block_n, 3, num_math_warpgroups, cluster_k=parts)
+        config = replace(shape, num_stages=max_stages(shape))
+        kernel = build(generate(config, "90a"))
+        assert not broken_rules(config)
+        check_registers(config, kernel)
+        assert kernel.ptx.count("st.async.shared::cluster") == block_n // 8
+        assert "multicast::cluster" not in kernel.ptx
 
 
 @pytest.mark.parametrize("num_sms", [1, 2, 77, 132])

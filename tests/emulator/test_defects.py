@@ -19,6 +19,7 @@ from deep_gemm.jit.codegen import generate
 from deep_gemm.jit.compiler import CompiledKernel, select_compiler
 from deep_gemm.jit.source import KernelSource, forget_headers, include_root, included_headers
 from tests.emulator.defects import (
+    CLUSTER_K,
     CLUSTER_M,
     CLUSTER_N,
     DEFECTS,
@@ -86,7 +87,7 @@ def seed(defect: Defect | GroupedDefect, headers: Path) -> None:
     forget_headers()
 
 
-@pytest.mark.parametrize("case", [OVERLAPPED, IN_TURN, CLUSTER_M, CLUSTER_N], ids=str)
+@pytest.mark.parametrize("case", [OVERLAPPED, IN_TURN, CLUSTER_M, CLUSTER_N, CLUSTER_K], ids=str)
 def test_without_a_defect_nothing_is_found(case: Case, headers: Path) -> None:
     forget_headers()
     kernel = compiled(case)

@@ -55,6 +55,12 @@ CASES = [
     Case(GemmConfig(64, 96, 3, 1, num_store_rounds=3), 70, 200, 272, num_sms=1),
     Case(GemmConfig(128, 192, 3, 2, num_store_rounds=3), 200, 200, 272, num_sms=1),
     Case(GemmConfig(256, 128, 4, 2, 1, 2, num_store_rounds=4), 264, 136, 640, num_sms=2),
+    # K split over a cluster: equal parts, unequal ones, empty ones
+    Case(GemmConfig(16, 32, 4, 1, cluster_k=2), 30, 56, 1040, num_sms=2),
+    Case(GemmConfig(64, 64, 3, 1, cluster_k=4), 70, 136, 2064, num_sms=5),
+    Case(GemmConfig(64, 160, 3, 1, cluster_k=5), 64, 200, 3088, num_sms=5),
+    Case(GemmConfig(128, 192, 2, 2, cluster_k=2, num_store_rounds=3), 200, 200, 1680, num_sms=3),
+    Case(GemmConfig(128, 128, 3, 1, cluster_k=8), 130, 128, 1168, num_sms=8),
 ]
 
 SMALL = Case(GemmConfig(64, 32, 3, 1, 1, 2), 70, 72, 528)

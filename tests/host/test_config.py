@@ -40,13 +40,17 @@ BROKEN = [
     (GemmConfig(64, 8, 4, 1), "block_n_is_an_instruction_shape", "16 in 16..256, got 8"),
     (GemmConfig(64, 24, 4, 1), "block_n_is_an_instruction_shape", "16 in 16..256, got 24"),
     (GemmConfig(64, 120, 4, 1), "block_n_is_an_instruction_shape", "16 in 16..256, got 120"),
-    (GemmConfig(64, 64, 4, 1, 2, 2), "cluster_splits_tiles", "more than 2 CTAs .* got 4"),
-    (GemmConfig(64, 64, 4, 1, 1, 3), "cluster_splits_tiles", "more than 2 CTAs .* got 3"),
+    (GemmConfig(64, 64, 4, 1, 2, 2), "cluster_splits_tiles", "at most 2 CTAs, got 2 x 2"),
+    (GemmConfig(64, 64, 4, 1, 1, 3), "cluster_splits_tiles", "at most 2 CTAs, got 1 x 3"),
+    (GemmConfig(64, 64, 4, 1, cluster_k=0), "parts_split_columns", r"1\.\.8, got 0"),
+    (GemmConfig(64, 144, 4, 1, cluster_k=9), "parts_split_columns", r"1\.\.8, got 9"),
+    (GemmConfig(64, 64, 4, 1, 2, 1, 2), "parts_split_columns", "1 in .* shared tiles, got 2"),
+    (GemmConfig(64, 64, 4, 1, cluster_k=3), "parts_split_columns", "multiple of 48, got 64"),
     (GemmConfig(64, 224, 2, 1), "sums_fit_registers", "need 244 registers.* 224"),
     (GemmConfig(128, 256, 2, 2), "sums_fit_registers", "need 272 registers.* 224"),
     (GemmConfig(256, 144, 2, 2), "sums_fit_registers", "need 240 registers.* 224"),
-    (GemmConfig(64, 96, 4, 1, 1, 1, 2), "rounds_split_slabs", "divide 3 slabs, got 2"),
-    (GemmConfig(256, 128, 3, 2, 1, 1, 0), "rounds_split_slabs", "divide 4 slabs, got 0"),
+    (GemmConfig(64, 96, 4, 1, num_store_rounds=2), "rounds_split_slabs", "divide 3 slabs, got 2"),
+    (GemmConfig(256, 128, 3, 2, num_store_rounds=0), "rounds_split_slabs", "divide 4 slabs, got 0"),
     (GemmConfig(64, 64, 4, 1, gran_n=64), "elements_are_supported", "1 or 128, got 64"),
     (GemmConfig(64, 64, 4, 1, d_bytes=1), "elements_are_supported", "2 or 4, got 1"),
     (GemmConfig(64, 64, 1, 1), "shared_memory_fits", r"2\.\.32, got 1"),
@@ -79,8 +83,8 @@ def test_all_broken_rules_are_listed() -> None:
     m_grouped = Grouping.M_GROUPED
     configs = [
         GemmConfig(48, 1000, 99, 1, 4, 4, gran_n=7),
-        GemmConfig(64, 64, 99, 1, 4, 4, grouping=m_grouped),
-        GemmConfig(256, 256, 99, 2, 1, 1, 3),
+        GemmConfig(64, 64, 99, 1, 4, 4, 2, grouping=m_grouped),
+        GemmConfig(256, 256, 99, 2, num_store_rounds=3),
     ]
     for config, rules in zip(configs, RULES, strict=False):
         reasons = broken_rules(config)
@@ -88,7 +92,7 @@ def test_all_broken_rules_are_listed() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [GemmConfig(0, 0, 0, 0, 0, 0, 0), GemmConfig(64, 64, 4, 1, 0, 1)], ids=str
+    "config", [GemmConfig(0, 0, 0, 0, 0, 0, 0, 0), GemmConfig(64, 64, 4, 1, 0, 1)], ids=str
 )
 def test_sizes_of_zero_are_illegal_and_no_crash(config: GemmConfig) -> None:
     assert broken_rules(config)

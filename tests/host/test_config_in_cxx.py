@@ -27,13 +27,15 @@ CONFIGS = [
     config
     for (block_m, num_math_warpgroups), block_n, kind in product(SHAPES, BLOCK_N, KINDS)
     for num_stages in (range(2, MAX_STAGES + 1) if kind == KINDS[0] else (2, 3, 5))
-    for rounds in (1, 2, 4)
+    for rounds, cluster_k in ((1, 1), (2, 1), (4, 1), (1, 2), (2, 4))
     if not broken_rules(
-        config := GemmConfig(block_m, block_n, num_stages, num_math_warpgroups, 1, 1, rounds, *kind)
+        config := GemmConfig(
+            *(block_m, block_n, num_stages, num_math_warpgroups, 1, 1, cluster_k, rounds, *kind)
+        )
     )
 ]
 DERIVED = [
-    *("mma_rows", "num_waves", "num_accumulators", "cluster_size", "num_threads"),
+    *("mma_rows", "num_waves", "num_accumulators", "cluster_size", "d_columns", "num_threads"),
     *("sf_segment", "num_sfb", "d_swizzle_bytes", "slabs_per_round", "is_1d1d"),
 ]
 CONSTANTS = {

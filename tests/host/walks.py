@@ -21,7 +21,9 @@ M_GROUPED = [
     for cluster in ((1, 1), (2, 1), (1, 2))
 ]
 K_GROUPED = [
-    GemmConfig(block_m, block_n, 4, 1, *cluster, 1, Grouping.K_GROUPED, 1, 4)
+    GemmConfig(
+        *(block_m, block_n, 4, 1, *cluster), grouping=Grouping.K_GROUPED, gran_n=1, d_bytes=4
+    )
     for block_m, block_n in ((16, 48), (64, 112), (128, 160), (256, 16))
     for cluster in ((1, 1), (2, 1), (1, 2))
 ]

@@ -80,6 +80,14 @@ def _bulk(instruction: Instruction, symbols: Symbols, recorder: Recorder) -> Not
     return note
 
 
+def _store_async(instruction: Instruction, symbols: Symbols, recorder: Recorder) -> Note:
+    """st.async: signals an mbarrier of a peer, or of the CTA itself."""
+    where = address(instruction.operands[2], symbols)
+    return lambda warp, mask: Arrive(
+        tuple(phase_at(warp, place) for place in places(warp, mask, where))
+    )
+
+
 def _copy_wait(instruction: Instruction, symbols: Symbols, recorder: Recorder) -> Note:
     keep = fetcher(instruction.operands[0], symbols, np.uint32)
     return lambda warp, mask: CopyWait(int(keep(warp)[np.argmax(mask)]))
@@ -90,6 +98,7 @@ TABLE: dict[str, Build] = {
     "cp.async.commit_group": always(CopyCommit()),
     "cp.async.wait_group": _copy_wait,
     "cp.async.wait_all": always(CopyWait(None)),
+    "st.async": _store_async,
     "cp.async.bulk": _bulk,
     "cp.reduce.async.bulk": _bulk,
     **{f"{name}.arrive": _named_arrive for name in ("bar", "bar.cta", "barrier", "barrier.cta")},
