@@ -45,11 +45,14 @@ struct PartSum {
         if (threadIdx.x % kConfig.kWarpgroup == 0) pipeline.producer_expect(state, kBytes);
 #pragma unroll
         for (uint32_t owner = 0; owner < kParts; ++owner) send(owner, accum);
-        pipeline.consumer_wait(state);
+        pipeline.consumer_wait_for_peers(state);
         add(sum);
         pipeline.consumer_release(pipeline.release_address(state));
         state.advance();
     }
+
+    // Waits until all that was sent has been added: then no peer reaches into this CTA any more.
+    DG_DEVICE void finish() { pipeline.producer_tail(state); }
 
   private:
     // Stores this CTA's part of what CTA `owner` owns into its memory. A thread of the owner has
@@ -93,6 +96,7 @@ struct PartSum {
 template <GemmConfig kConfig>
 struct PartSum<kConfig, false> {
     DG_DEVICE PartSum(SharedStorage<kConfig>&, int, uint32_t) {}
+    DG_DEVICE void finish() {}
 };
 
 }  // namespace deep_gemm

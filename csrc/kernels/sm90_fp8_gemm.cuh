@@ -124,6 +124,7 @@ DG_DEVICE void math_role(SharedStorage<kConfig>& smem, const GemmArguments& args
             block_store.store(block, accum);
         }
     }
+    part_sum.finish();
     if (threadIdx.x % kConfig.kWarpgroup == 0) ptx::tma_store_wait_read();
     __syncwarp();
 }
@@ -163,9 +164,6 @@ DG_DEVICE void sm90_fp8_gemm(const GemmArguments& args) {
     } else {
         math_role<kConfig>(smem, args, warp_idx / 4);
     }
-    // A peer's loads and arrivals reach into this CTA's shared memory: none may leave before all
-    // are done.
-    if constexpr (kConfig.cluster_size() > 1) ptx::cluster_sync();
 }
 
 }  // namespace deep_gemm

@@ -78,6 +78,7 @@ DG_DEVICE void load_tiles(SharedStorage<kConfig>& smem, const GemmArguments& arg
             state.advance();
         }
     }
+    if constexpr (kConfig.multicast_size() > 1) pipeline.producer_tail(state);
 }
 
 }  // namespace deep_gemm

@@ -62,6 +62,15 @@ struct Pipeline {
         ptx::mbarrier_wait_parity(&barriers.empty[state.stage], state.phase ^ 1);
     }
 
+    // Waits until every stage is released. Then no peer can reach into this CTA's barriers any
+    // more, so it may end.
+    DG_DEVICE void producer_tail(State& state) const {
+        for (int i = 0; i < kNumStages; ++i) {
+            producer_acquire(state);
+            state.advance();
+        }
+    }
+
     // For TMA: announces the bytes that the stage gets, from whichever CTA they are issued.
     DG_DEVICE void producer_expect(const State& state, uint32_t bytes) const {
         ptx::mbarrier_arrive_expect_tx(&barriers.full[state.stage], bytes);
@@ -84,6 +93,12 @@ struct Pipeline {
 
     DG_DEVICE void consumer_wait(const State& state) const {
         ptx::mbarrier_wait_parity(&barriers.full[state.stage], state.phase);
+    }
+
+    // The same where threads of other CTAs, not TMA, have written the stage.
+    DG_DEVICE void consumer_wait_for_peers(const State& state) const {
+        while (!ptx::mbarrier_try_wait_parity_cluster(&barriers.full[state.stage], state.phase)) {
+        }
     }
 
     // Whether consumer_wait would return at once.

@@ -12,12 +12,13 @@ DG_DEVICE uint32_t cluster_ctarank() {
     return rank;
 }
 
-// Barrier of all threads of the cluster; releases and acquires shared memory, remote too.
+// Barrier of all threads of the cluster. It orders no memory but mbarriers that were initialised
+// and fenced before: a release would cost a MEMBAR.ALL.GPU.
 DG_DEVICE void cluster_sync() {
     // Brings a warp's lanes together, and keeps the compiler from giving each side of a branch a
     // barrier of its own, as it may with asm.
     __syncwarp();
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
                      : "memory");
 }
 

@@ -72,6 +72,22 @@ DG_DEVICE bool mbarrier_try_wait_parity(uint64_t* barrier, uint32_t phase) {
     return complete != 0;
 }
 
+// The same once, at cluster scope, which sees what threads of other CTAs have stored. It costs an
+// invalidation of L1.
+DG_DEVICE bool mbarrier_try_wait_parity_cluster(uint64_t* barrier, uint32_t phase) {
+    uint32_t complete;
+    asm volatile(
+        "{\n"
+        ".reg .pred p;\n"
+        "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n"
+        "selp.b32 %0, 1, 0, p;\n"
+        "}"
+        : "=r"(complete)
+        : "r"(shared_address(barrier)), "r"(phase)
+        : "memory");
+    return complete != 0;
+}
+
 DG_DEVICE void mbarrier_wait_parity(uint64_t* barrier, uint32_t phase) {
     while (!mbarrier_try_wait_parity(barrier, phase)) {
     }

@@ -18,6 +18,7 @@ from deep_gemm.emulator.mbarrier import NO_AGENT, Mbarrier
 from deep_gemm.emulator.memory import OFFSET_MASK, RANK_SHIFT, Proxy, compose_shared
 from deep_gemm.emulator.ordering import ClusterOrder
 from deep_gemm.emulator.program import Program
+from deep_gemm.emulator.races import Kind
 from deep_gemm.emulator.spaces import SHARED_WINDOW, WINDOW_BYTES
 from deep_gemm.emulator.tma import TensorMap, load_box, swizzled_offsets
 from deep_gemm.emulator.warp import Group, Warp
@@ -241,7 +242,7 @@ class Cluster:
         barrier: int,
         read: Callable[[], tuple[Bytes, Flags | None]],
         warp: Warp,
-        proxy: Proxy = "async",
+        kind: Kind = Kind.LOAD,
     ) -> None:
         """Starts a copy into the shared memory of one CTA.
 
@@ -251,11 +252,12 @@ class Cluster:
             barrier: offset of the mbarrier that counts them.
             read: gives the bytes when the copy happens, and which are defined, None for all.
             warp: that issues it.
-            proxy: path of the copy.
+            kind: LOAD or REMOTE_STORE.
         """
+        proxy: Proxy = "async" if kind is Kind.LOAD else "generic"
         cta = self.cta_of_rank(rank)
         self.order.phases(compose_shared(rank, barrier), warp)
-        cta.order.load(warp, offsets, barrier)
+        cta.order.load(warp, offsets, barrier, kind)
         cta.begin_fill(offsets, warp.agent, proxy)
         issue_phase = cta.shared.barrier(barrier).phase
 

@@ -186,13 +186,13 @@ class CtaOrder:
         index, threads = self._cta.shared.index(offsets), warp.agent * LANES + lanes
         self._races.write(index, operations, warp.timeline.clock, threads)
 
-    def load(self, warp: Warp, offsets: Offsets, barrier: int) -> Operation:
-        """A bulk copy is issued, by any CTA's warp, that completes on an mbarrier of this one.
+    def load(self, warp: Warp, offsets: Offsets, barrier: int, kind: Kind = Kind.LOAD) -> Operation:
+        """A copy is issued, by any CTA's warp, that completes on an mbarrier of this one.
 
         Raises:
             HazardError: as Races.write.
         """
-        operation = self._completing(Kind.LOAD, barrier)
+        operation = self._completing(kind, barrier)
         self._races.write(self._cta.shared.index(offsets), [operation], warp.timeline.clock)
         self.must_end("R11" if warp.cta is self._cta else "R12", operation)
         return operation

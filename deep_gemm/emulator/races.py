@@ -28,13 +28,14 @@ class Kind(enum.Enum):
     STRONG = "a strong access of a thread"
     COPY = "a cp.async"
     LOAD = "a TMA load"
+    REMOTE_STORE = "a st.async"
     STORE = "a TMA store"
     SEND = "a bulk copy to another CTA"
     WGMMA = "a wgmma"
 
 
 _RULES_OF_READERS = {Kind.WGMMA: "R3", Kind.STORE: "R4", Kind.SEND: "R4"}
-_COPIES = (Kind.COPY, Kind.LOAD)
+_COPIES = (Kind.COPY, Kind.LOAD, Kind.REMOTE_STORE)
 _ASYNC_PROXY = (Kind.LOAD, Kind.STORE, Kind.SEND, Kind.WGMMA)
 
 

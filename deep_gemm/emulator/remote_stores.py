@@ -13,6 +13,7 @@ from deep_gemm.emulator.ir import Instruction, Register, Vector
 from deep_gemm.emulator.memory import OFFSET_MASK, RANK_SHIFT
 from deep_gemm.emulator.modifiers import parts
 from deep_gemm.emulator.operands import LANES, Symbols, address, fetcher
+from deep_gemm.emulator.races import Kind
 from deep_gemm.emulator.warp import Mask, Wait, Warp
 
 _FORM = (
@@ -61,9 +62,8 @@ def _send(
     if (starts >> RANK_SHIFT != rank).any():
         raise HazardError("R14", "st.async: the mbarrier is in another CTA than the bytes")
     offsets = (starts & OFFSET_MASK)[:, None] + np.arange(data.shape[1])
-    warp.cta.cluster.fill(
-        rank, offsets, place & OFFSET_MASK, lambda: (data, defined), warp, proxy="generic"
-    )
+    barrier = place & OFFSET_MASK
+    warp.cta.cluster.fill(rank, offsets, barrier, lambda: (data, defined), warp, Kind.REMOTE_STORE)
 
 
 TABLE = {"st.async": _store}

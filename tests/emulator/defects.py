@@ -15,7 +15,6 @@ OVERLAPPED = Case(GemmConfig(64, 32, 3, 1), 70, 40, 1040, num_sms=1)
 IN_TURN = Case(GemmConfig(64, 160, 3, 1), 70, 168, 912, num_sms=1)
 CLUSTER_M = Case(GemmConfig(64, 32, 3, 1, 2, 1), 200, 40, 1040, num_sms=2)
 CLUSTER_N = Case(GemmConfig(64, 32, 3, 1, 1, 2), 70, 72, 1040, num_sms=2)
-CLUSTER_K = Case(GemmConfig(64, 32, 3, 1, cluster_k=2), 200, 40, 1040, num_sms=2)
 
 PIPELINE = "pipeline/pipeline.cuh"
 STORAGE = "pipeline/shared_storage.cuh"
@@ -25,13 +24,13 @@ LOAD_SF = "mainloop/load_scale_factors.cuh"
 READ_SF = "mainloop/scale_factors.cuh"
 MULTIPLY = "mainloop/multiply.cuh"
 STORE = "epilogue/store_block.cuh"
-SUM = "epilogue/sum_parts.cuh"
 WGMMA = "ptx/wgmma.cuh"
 COPY = "ptx/copy.cuh"
 DESCRIPTOR = "layout/smem_descriptor.cuh"
 CONFIG = "config.cuh"
 BF16_SLAB = "slab + swizzle<kSlabBytes>(offset), ptx::cvt_bf16x2"
 STAGED = "ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);\n#pragma"
+TAIL = "if constexpr (kConfig.multicast_size() > 1) pipeline.producer_tail(state);"
 ARRIVE = "ptx::mbarrier_arrive<(kClusterSize > 1)>(release_address);"
 
 
@@ -192,18 +191,18 @@ DEFECTS = [
         CLUSTER_M,
     ),
     Defect(
-        "no cluster barrier at exit",
-        KERNEL,
-        "if constexpr (kConfig.cluster_size() > 1) ptx::cluster_sync();\n}",
-        "}",
+        "a CTA leaves before its peers are done",
+        LOAD_TILES,
+        TAIL,
+        "",
         "R12",
         CLUSTER_M,
     ),
     Defect(
-        "no cluster barrier at exit, along n",
-        KERNEL,
-        "if constexpr (kConfig.cluster_size() > 1) ptx::cluster_sync();\n}",
-        "}",
+        "a CTA leaves before its peers are done, along n",
+        LOAD_TILES,
+        TAIL,
+        "",
         "R12",
         CLUSTER_N,
     ),
@@ -277,65 +276,6 @@ DEFECTS = [
         STAGED,
         STAGED.replace("kConfig.kWarpgroup", "100"),
         "R28",
-    ),
-    # Split K
-    Defect("parts are not waited for", SUM, "pipeline.consumer_wait(state);", "", "R2", CLUSTER_K),
-    Defect(
-        "parts are overwritten before they are read",
-        SUM,
-        "pipeline.producer_acquire(state);",
-        "",
-        "race",
-        CLUSTER_K,
-    ),
-    Defect(
-        "nobody says that parts are read",
-        SUM,
-        "pipeline.consumer_release(pipeline.release_address(state));",
-        "",
-        "R11",
-        CLUSTER_K,
-    ),
-    Defect(
-        "too few bytes of parts expected",
-        SUM,
-        "pipeline.producer_expect(state, kBytes)",
-        "pipeline.producer_expect(state, kBytes / 2)",
-        "R2",
-        CLUSTER_K,
-    ),
-    Defect(
-        "too many bytes of parts expected",
-        SUM,
-        "pipeline.producer_expect(state, kBytes)",
-        "pipeline.producer_expect(state, 2 * kBytes)",
-        "R11",
-        CLUSTER_K,
-    ),
-    Defect("all parts in one place", SUM, "&parts[rank]", "&parts[0]", "R29", CLUSTER_K),
-    Defect(
-        "everyone's columns are the first's",
-        SUM,
-        "accum[wave] + owner * kOwned + i",
-        "accum[wave] + i",
-        WRONG,
-        CLUSTER_K,
-    ),
-    Defect(
-        "a part is announced in another CTA",
-        SUM,
-        "pipeline.full_barrier(state)), owner)",
-        "pipeline.full_barrier(state)), rank)",
-        "R14",
-        CLUSTER_K,
-    ),
-    Defect(
-        "no cluster barrier at exit, along k",
-        KERNEL,
-        "if constexpr (kConfig.cluster_size() > 1) ptx::cluster_sync();\n}",
-        "}",
-        "R12",
-        CLUSTER_K,
     ),
     # Addresses
     Defect(

@@ -19,7 +19,6 @@ from deep_gemm.jit.codegen import generate
 from deep_gemm.jit.compiler import CompiledKernel, select_compiler
 from deep_gemm.jit.source import KernelSource, forget_headers, include_root, included_headers
 from tests.emulator.defects import (
-    CLUSTER_K,
     CLUSTER_M,
     CLUSTER_N,
     DEFECTS,
@@ -30,6 +29,7 @@ from tests.emulator.defects import (
     Defect,
 )
 from tests.emulator.defects_of_order import DEFECTS_OF_ORDER
+from tests.emulator.defects_of_split_k import CLUSTER_K, DEFECTS_OF_SPLIT_K
 from tests.emulator.dense import ORDERS, Case, check_exact, integer_operands, run_case
 from tests.emulator.grouped_defects import GroupedDefect
 from tests.emulator.maps import Maps
@@ -94,7 +94,7 @@ def test_without_a_defect_nothing_is_found(case: Case, headers: Path) -> None:
     assert [outcome(case, kernel, order=order) for order in ORDERS] == [""] * len(ORDERS)
 
 
-@pytest.mark.parametrize("defect", [*DEFECTS, *DEFECTS_OF_ORDER], ids=str)
+@pytest.mark.parametrize("defect", [*DEFECTS, *DEFECTS_OF_ORDER, *DEFECTS_OF_SPLIT_K], ids=str)
 def test_a_defect_is_found(defect: Defect, headers: Path) -> None:
     seed(defect, headers)
     assert outcome(defect.case, compiled(defect.case)) == defect.outcome
