@@ -5,8 +5,9 @@ from __future__ import annotations
 from math import gcd
 
 import torch
+from torch.compiler import is_dynamo_compiling
 
-from deep_gemm.call_cache import CallCache
+from deep_gemm.call_cache import CallCache, RecentCalls
 from deep_gemm.calls import (
     Operand,
     PlannedCall,
@@ -35,6 +36,7 @@ from deep_gemm.checks import (
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_dense
 from deep_gemm.runtime.device import arch_of
+from deep_gemm.runtime.launch import Plan
 from deep_gemm.scaling import (
     NO_RECIPES,
     RECIPE_1D2D,
@@ -45,6 +47,7 @@ from deep_gemm.scaling import (
     resolve_recipe,
 )
 from deep_gemm.settings import Settings, current, usable_sms
+from deep_gemm.tracing import has_no_memory
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """x, y, d, sfa and sfb: the order in which a launch takes their addresses."""
@@ -55,6 +58,7 @@ HeadSplits = tuple[int, int, int]
 NO_HEADS: HeadSplits = (0, 0, 0)
 
 _calls: CallCache[PlannedCall] = CallCache()
+_recent: RecentCalls[Plan] = RecentCalls()
 
 
 def gap_columns(n: int, head_splits: HeadSplits) -> int:
@@ -116,7 +120,7 @@ def fp8_gemm_nt(
     """
     if alpha is not None or epilogue is not None:
         check_newer(alpha=alpha, epilogue=epilogue)
-    run_gemm(check_operand("a", a), check_operand("b", b), d, c, (recipe, recipe_a, recipe_b))
+    run_gemm(a, b, d, c, (recipe, recipe_a, recipe_b))
 
 
 def fp8_gemm_nn(
@@ -140,7 +144,7 @@ def fp8_gemm_nn(
     """
     if alpha is not None or epilogue is not None:
         check_newer(alpha=alpha, epilogue=epilogue)
-    run_gemm(check_operand("a", a), _transposed("b", b), d, c, (recipe, recipe_a, recipe_b))
+    run_gemm(a, _transposed("b", b), d, c, (recipe, recipe_a, recipe_b))
 
 
 def fp8_gemm_tn(
@@ -188,7 +192,7 @@ def fp8_gemm_tt(
     """
     if alpha is not None or epilogue is not None:
         check_newer(alpha=alpha, epilogue=epilogue)
-    run_gemm(_transposed("a", a), check_operand("b", b), d, c, (recipe, recipe_a, recipe_b))
+    run_gemm(_transposed("a", a), b, d, c, (recipe, recipe_a, recipe_b))
 
 
 fp8_fp4_gemm_nt = fp8_gemm_nt
@@ -215,8 +219,39 @@ def run_gemm(
     head_splits: HeadSplits = NO_HEADS,
 ) -> None:
     """What the public functions do once their operands are as `fp8_gemm_nt` has them."""
-    (x, sfa), (y, sfb) = a, b
+    if c is not None or is_dynamo_compiling():
+        return _run_any(a, b, d, c, recipes, head_splits)
+    try:
+        (x, sfa), (y, sfb) = a, b
+        shape = d.shape
+    except (TypeError, ValueError, AttributeError):
+        return _run_any(a, b, d, c, recipes, head_splits)
+    plan = _recent.find(shape, (x, y, d, sfa, sfb), (current(), recipes, head_splits))
+    if plan is not None:
+        x_at, y_at, d_at, sfa_at, sfb_at = (
+            *(x.data_ptr(), y.data_ptr(), d.data_ptr(), sfa.data_ptr(), sfb.data_ptr()),
+        )
+        if not (x_at | y_at | d_at | sfa_at | sfb_at) % TMA_ALIGNMENT:
+            return plan.launch(x_at, y_at, d_at, sfa_at, sfb_at)
+    return _run_any(a, b, d, c, recipes, head_splits)
+
+
+def _run_any(
+    a: Operand,
+    b: Operand,
+    d: torch.Tensor,
+    c: torch.Tensor | None,
+    recipes: Recipes,
+    head_splits: HeadSplits,
+) -> None:
+    """Calls of every kind: the first of a kind, rare ones, and those that are only recorded."""
+    (x, sfa), (y, sfb) = check_operand("a", a), check_operand("b", b)
     check_is_tensor("d", d)
+    if is_dynamo_compiling() or has_no_memory(d):
+        torch.ops.deep_gemm.fp8_gemm_nt(
+            *(x, sfa, y, sfb, d, None if c is d else c, c is d, *recipes, head_splits)
+        )
+        return
     if recipes != NO_RECIPES:
         recipes = hashable(recipes)
     settings = current()
@@ -234,6 +269,8 @@ def run_gemm(
         call = _calls.remember(key, _prepare(tensors, c, problem, head_splits))
     elif (addresses[0] | addresses[1] | addresses[2]) % TMA_ALIGNMENT:
         check_addresses(tensors, call.transforms)
+    if c is None and call.plan and call.transforms is None and not any(p % 16 for p in addresses):
+        _recent.remember(d.shape, tensors, (settings, recipes, head_splits), call.plan)
     call.run(tensors, c, addresses)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from torch.compiler import is_dynamo_compiling
 
-from deep_gemm.call_cache import CallCache
+from deep_gemm.call_cache import CallCache, RecentCalls
 from deep_gemm.calls import (
     Operand,
     PlannedCall,
@@ -36,6 +37,7 @@ from deep_gemm.config.problem import GemmProblem
 from deep_gemm.kernels.arguments import GroupedLayout
 from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_m_grouped
 from deep_gemm.runtime.device import arch_of
+from deep_gemm.runtime.launch import Plan
 from deep_gemm.scaling import (
     NO_RECIPES,
     RECIPE_1D2D,
@@ -45,25 +47,24 @@ from deep_gemm.scaling import (
     resolve_recipe,
 )
 from deep_gemm.settings import Settings, current, usable_sms
+from deep_gemm.tracing import has_no_memory
 from deep_gemm.utils.math import ceil_div
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """x, y, d, sfa, sfb and the grouped layout."""
 
 
-class _Kind(NamedTuple):
+class Kind(NamedTuple):
     """What a call asks for beyond its tensors; a part of its key, and so made at every call.
 
     Attributes:
         layout: what the grouped layout holds.
-        alignment: rows to a multiple of which groups begin.
         clears_padding: rows of D between groups become zero.
         expected_m: rows that a group is expected to have; None if the caller does not say.
         recipes: of the scale factors.
     """
 
     layout: GroupedLayout
-    alignment: int
     clears_padding: bool
     expected_m: int | None
     recipes: Recipes
@@ -75,6 +76,7 @@ class _Kind(NamedTuple):
 
 
 _calls: CallCache[PlannedCall] = CallCache()
+_recent: RecentCalls[Plan] = RecentCalls()
 
 
 def m_grouped_fp8_gemm_nt_contiguous(
@@ -138,15 +140,14 @@ def m_grouped_fp8_gemm_nt_contiguous(
         refuse("expected_m_for_psum_layout", rule, expected_m_for_psum_layout)
     if expected_m_for_psum_layout is not None:
         check_positive("expected_m_for_psum_layout", expected_m_for_psum_layout)
-    kind = _Kind(
+    kind = Kind(
         GroupedLayout.ROW_ENDS if use_psum_layout else GroupedLayout.ROW_IDS,
-        current().mk_alignment,
         ensure_zero_padding,
         expected_m_for_psum_layout,
         (recipe, recipe_a, recipe_b),
     )
     layout = m_indices if grouped_layout is None else grouped_layout
-    _m_grouped(check_operand("a", a), check_operand("b", b), d, layout, kind)
+    run_m_grouped(a, b, d, layout, kind)
 
 
 def m_grouped_fp8_gemm_nn_contiguous(
@@ -245,8 +246,8 @@ def m_grouped_fp8_gemm_nt_masked(
             signal=signal,
         )
     check_positive("expected_m", expected_m)
-    kind = _Kind(GroupedLayout.ROW_COUNTS, 1, False, expected_m, (recipe, recipe_a, recipe_b))
-    _m_grouped(check_operand("a", a), check_operand("b", b), d, masked_m, kind)
+    kind = Kind(GroupedLayout.ROW_COUNTS, False, expected_m, (recipe, recipe_a, recipe_b))
+    run_m_grouped(a, b, d, masked_m, kind)
 
 
 fp8_m_grouped_gemm_nt_masked = m_grouped_fp8_gemm_nt_masked
@@ -255,15 +256,39 @@ m_grouped_fp8_fp4_gemm_nt_contiguous = m_grouped_fp8_gemm_nt_contiguous
 m_grouped_fp8_fp4_gemm_nn_contiguous = m_grouped_fp8_gemm_nn_contiguous
 
 
-def _m_grouped(
-    a: Operand, b: Operand, d: torch.Tensor, layout: torch.Tensor | None, kind: _Kind
-) -> None:
-    (x, sfa), (y, sfb) = a, b
+def run_m_grouped(a: Operand, b: Operand, d: torch.Tensor, layout: Any, kind: Kind) -> None:
+    """What the public functions do once they know what a call asks for."""
+    if is_dynamo_compiling():
+        return _run_any(a, b, d, layout, kind)
+    try:
+        (x, sfa), (y, sfb) = a, b
+        hint = d.shape, kind.expected_m
+    except (TypeError, ValueError, AttributeError):
+        return _run_any(a, b, d, layout, kind)
+    plan = _recent.find(hint, (x, y, d, sfa, sfb, layout), (current(), kind))
+    if plan is not None:
+        x_at, y_at, d_at, sfa_at = x.data_ptr(), y.data_ptr(), d.data_ptr(), sfa.data_ptr()
+        if not (x_at | y_at | d_at | sfa_at) % TMA_ALIGNMENT:
+            # D and SFA once more, for rows that TMA does not reach.
+            others = sfb.data_ptr(), layout.data_ptr(), d_at, sfa_at
+            return plan.launch(x_at, y_at, d_at, sfa_at, *others)
+    return _run_any(a, b, d, layout, kind)
+
+
+def _run_any(a: Operand, b: Operand, d: torch.Tensor, layout: object, kind: Kind) -> None:
+    """Calls of every kind: the first of a kind, rare ones, and those that are only recorded."""
+    (x, sfa), (y, sfb) = check_operand("a", a), check_operand("b", b)
     check_is_tensor("d", d)
+    tensors = x, y, d, sfa, sfb, check_is_tensor(_layout_name(kind), layout)
+    if is_dynamo_compiling() or has_no_memory(d):
+        torch.ops.deep_gemm.m_grouped_fp8_gemm_nt(
+            *(x, sfa, y, sfb, d, tensors[5], int(kind.layout)),
+            *(kind.clears_padding, kind.expected_m, *kind.recipes),
+        )
+        return
     settings = current()
     if kind.recipes != NO_RECIPES:
         kind = kind._replace(recipes=hashable(kind.recipes))
-    tensors = x, y, d, sfa, sfb, check_is_tensor(_layout_name(kind), layout)
     key = (
         *(kind, settings, sfa.data_ptr() % 16 == 0),
         *((t.shape, t.stride(), t.dtype, t.device) for t in tensors),
@@ -273,16 +298,18 @@ def _m_grouped(
         call = _calls.remember(key, _prepare(tensors, _check(tensors, kind, settings), kind))
     elif (x.data_ptr() | y.data_ptr() | d.data_ptr()) % TMA_ALIGNMENT:
         check_addresses(tensors, call.transforms)
-    # D and SFA once more, for rows that TMA does not reach.
     every = (*tensors, d, sfa)
-    call.run(every, None, tuple(tensor.data_ptr() for tensor in every))
+    addresses = tuple(tensor.data_ptr() for tensor in every)
+    if call.plan and call.transforms is None and addresses[3] % TMA_ALIGNMENT == 0:
+        _recent.remember((d.shape, kind.expected_m), tensors, (settings, kind), call.plan)
+    call.run(every, None, addresses)
 
 
-def _layout_name(kind: _Kind) -> str:
+def _layout_name(kind: Kind) -> str:
     return "masked_m" if kind.is_masked else "grouped_layout"
 
 
-def _check(tensors: Tensors, kind: _Kind, settings: Settings) -> GemmProblem:
+def _check(tensors: Tensors, kind: Kind, settings: Settings) -> GemmProblem:
     """Checks everything but the addresses, which differ from call to call."""
     x, y, d, sfa, sfb, layout = tensors
     device = x.device
@@ -316,7 +343,7 @@ def _check(tensors: Tensors, kind: _Kind, settings: Settings) -> GemmProblem:
         *(min(expected_m, m), n, k, arch, usable_sms(device, settings)),
         grouping=Grouping.M_GROUPED,
         num_groups=num_groups,
-        alignment=kind.alignment,
+        alignment=1 if kind.is_masked else settings.mk_alignment,
         d_bytes=d.element_size(),
         block_multiple=settings.block_multiple,
         pdl=settings.pdl,
@@ -324,7 +351,7 @@ def _check(tensors: Tensors, kind: _Kind, settings: Settings) -> GemmProblem:
 
 
 def _check_layout(
-    layout: torch.Tensor, m: int, num_groups: int, device: torch.device, kind: _Kind
+    layout: torch.Tensor, m: int, num_groups: int, device: torch.device, kind: Kind
 ) -> None:
     name = _layout_name(kind)
     check_index(name, layout, device)
@@ -333,7 +360,7 @@ def _check_layout(
         refuse(name, f"must have {meaning} = {size} elements", f"shape {tuple(layout.shape)}")
 
 
-def _prepare(tensors: Tensors, problem: GemmProblem, kind: _Kind) -> PlannedCall:
+def _prepare(tensors: Tensors, problem: GemmProblem, kind: Kind) -> PlannedCall:
     if problem.m == 0:
         return PlannedCall()
     x, y, *_ = tensors
