@@ -16,20 +16,65 @@ MAX_CALLS = 8192
 
 MAX_HINTS = 4096
 CALLS_OF_HINT = 8
-"""What `RecentCalls` holds: calls of one hint are tried one after the other."""
+"""What `RecentLaunches` holds: calls of one hint are tried one after the other."""
 
 Call = TypeVar("Call")
 Tensors = tuple[torch.Tensor, ...]
 Check = Callable[..., bool]
+Launch = Callable[..., None]
+
+
+class RecentLaunches:
+    """A short cut in front of a `CallCache`: one comparison in C++ for all of a call's tensors.
+
+    A key of sizes, strides, dtypes and devices is some twenty Python objects, whose making takes as
+    long as all else. PyTorch's own compiler has the same question at each of its calls and an
+    answer in C++: a guard holds all these of some tensors, and their Python types. What a guard
+    does not know (addresses, options) the caller compares. Where PyTorch has no such guards,
+    nothing is remembered here.
+    """
+
+    def __init__(self) -> None:
+        self._launches: dict[object, tuple[tuple[Check, object, Launch], ...]] = {}
+
+    def find(self, hint: object, tensors: tuple[object, ...], options: object) -> Launch | None:
+        """What was remembered for tensors like these, the same hint and equal options.
+
+        Args:
+            hint: what tells most calls apart.
+            tensors: of the call; they may be any objects: what is no tensor is like none.
+            options: all else that the call depends on, but for addresses.
+        """
+        for is_like, known_options, launch in self._launches.get(hint, ()):
+            if is_like(*tensors) and known_options == options:
+                return launch
+        return None
+
+    def remember(self, hint: object, tensors: Tensors, options: object, launch: Launch) -> None:
+        """Keeps a launch, in front of the others of its hint."""
+        guard = _guard()
+        if guard is None:
+            return
+        if len(self._launches) >= MAX_HINTS:
+            # Rare, and soon as full as it needs to be.
+            self._launches.clear()
+        others = self._launches.get(hint, ())[: CALLS_OF_HINT - 1]
+        self._launches[hint] = ((guard(tensors), options, launch), *others)
 
 
 class CallCache(Generic[Call]):
-    """What is to be done for each kind of call, by everything that it depends on."""
+    """What is to be done for each kind of call, by everything that it depends on.
+
+    Attributes:
+        get: the call of a key, or None.
+        recent: a short cut.
+    """
 
     def __init__(self) -> None:
         self._calls: dict[object, Call] = {}
         self._lock = threading.Lock()
         self.get = self._calls.get
+        self.recent = RecentLaunches()
         _caches.add(self)
 
     def remember(self, key: object, call: Call) -> Call:
@@ -44,54 +89,12 @@ class CallCache(Generic[Call]):
         """Drops all calls; for a forked child, where a lock may be held by a thread that is not."""
         self._lock = threading.Lock()
         self._calls.clear()
-
-
-class RecentCalls(Generic[Call]):
-    """A short cut in front of a `CallCache`: one comparison in C++ for all of a call's tensors.
-
-    A key of sizes, strides, dtypes and devices is some twenty Python objects, whose making takes as
-    long as all else. PyTorch's own compiler has the same question at each of its calls and an
-    answer in C++: a guard holds all these of some tensors, and their Python types. What a guard
-    does not know (addresses, options) the caller compares. Where PyTorch has no such guards,
-    nothing is remembered here.
-    """
-
-    def __init__(self) -> None:
-        self._calls: dict[object, tuple[tuple[Check, object, Call], ...]] = {}
-        _caches.add(self)
-
-    def find(self, hint: object, tensors: tuple[object, ...], options: object) -> Call | None:
-        """What was remembered for tensors like these, the same hint and equal options.
-
-        Args:
-            hint: what tells most calls apart.
-            tensors: of the call; they may be any objects: what is no tensor is like none.
-            options: all else that the call depends on, but for addresses.
-        """
-        for is_like, known_options, call in self._calls.get(hint, ()):
-            if is_like(*tensors) and known_options == options:
-                return call
-        return None
-
-    def remember(self, hint: object, tensors: Tensors, options: object, call: Call) -> None:
-        """Keeps a call, in front of the others of its hint."""
-        guard = _guard()
-        if guard is None:
-            return
-        if len(self._calls) >= MAX_HINTS:
-            # Rare, and soon as full as it needs to be.
-            self._calls.clear()
-        others = self._calls.get(hint, ())[: CALLS_OF_HINT - 1]
-        self._calls[hint] = ((guard(tensors), options, call), *others)
-
-    def forget(self) -> None:
-        """Drops all calls."""
-        self._calls.clear()
+        self.recent = RecentLaunches()
 
 
 @functools.cache
 def _guard() -> Callable[[Tensors], Check] | None:
-    """What makes guards, if this PyTorch's do as `RecentCalls` needs: they are not public."""
+    """What makes guards, if this PyTorch's do as `RecentLaunches` needs: they are not public."""
     try:
         from torch._C._dynamo.guards import TensorGuards
     except ImportError:
@@ -116,7 +119,7 @@ def _guard() -> Callable[[Tensors], Check] | None:
     return guard if accepts and refuses else None
 
 
-_caches: weakref.WeakSet[CallCache[Any] | RecentCalls[Any]] = weakref.WeakSet()
+_caches: weakref.WeakSet[CallCache[Any]] = weakref.WeakSet()
 
 
 def _forget_all() -> None:

@@ -7,7 +7,7 @@ from math import gcd
 import torch
 from torch.compiler import is_dynamo_compiling
 
-from deep_gemm.call_cache import CallCache, RecentCalls
+from deep_gemm.call_cache import CallCache
 from deep_gemm.calls import (
     Operand,
     PlannedCall,
@@ -36,7 +36,6 @@ from deep_gemm.checks import (
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_dense
 from deep_gemm.runtime.device import arch_of
-from deep_gemm.runtime.launch import Plan
 from deep_gemm.scaling import (
     NO_RECIPES,
     RECIPE_1D2D,
@@ -58,7 +57,6 @@ HeadSplits = tuple[int, int, int]
 NO_HEADS: HeadSplits = (0, 0, 0)
 
 _calls: CallCache[PlannedCall] = CallCache()
-_recent: RecentCalls[Plan] = RecentCalls()
 
 
 def gap_columns(n: int, head_splits: HeadSplits) -> int:
@@ -226,13 +224,13 @@ def run_gemm(
         shape = d.shape
     except (TypeError, ValueError, AttributeError):
         return _run_any(a, b, d, c, recipes, head_splits)
-    plan = _recent.find(shape, (x, y, d, sfa, sfb), (current(), recipes, head_splits))
-    if plan is not None:
+    launch = _calls.recent.find(shape, (x, y, d, sfa, sfb), (current(), recipes, head_splits))
+    if launch is not None:
         x_at, y_at, d_at, sfa_at, sfb_at = (
             *(x.data_ptr(), y.data_ptr(), d.data_ptr(), sfa.data_ptr(), sfb.data_ptr()),
         )
         if not (x_at | y_at | d_at | sfa_at | sfb_at) % TMA_ALIGNMENT:
-            return plan.launch(x_at, y_at, d_at, sfa_at, sfb_at)
+            return launch(x_at, y_at, d_at, sfa_at, sfb_at)
     return _run_any(a, b, d, c, recipes, head_splits)
 
 
@@ -270,7 +268,7 @@ def _run_any(
     elif (addresses[0] | addresses[1] | addresses[2]) % TMA_ALIGNMENT:
         check_addresses(tensors, call.transforms)
     if c is None and call.plan and call.transforms is None and not any(p % 16 for p in addresses):
-        _recent.remember(d.shape, tensors, (settings, recipes, head_splits), call.plan)
+        _calls.recent.remember(d.shape, tensors, (settings, recipes, head_splits), call.plan.launch)
     call.run(tensors, c, addresses)
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.compiler import is_dynamo_compiling
 
-from deep_gemm.call_cache import CallCache, RecentCalls
+from deep_gemm.call_cache import CallCache
 from deep_gemm.calls import (
     Operand,
     PlannedCall,
@@ -37,7 +37,6 @@ from deep_gemm.config.problem import GemmProblem
 from deep_gemm.kernels.arguments import GroupedLayout
 from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_m_grouped
 from deep_gemm.runtime.device import arch_of
-from deep_gemm.runtime.launch import Plan
 from deep_gemm.scaling import (
     NO_RECIPES,
     RECIPE_1D2D,
@@ -76,7 +75,6 @@ class Kind(NamedTuple):
 
 
 _calls: CallCache[PlannedCall] = CallCache()
-_recent: RecentCalls[Plan] = RecentCalls()
 
 
 def m_grouped_fp8_gemm_nt_contiguous(
@@ -265,13 +263,13 @@ def run_m_grouped(a: Operand, b: Operand, d: torch.Tensor, layout: Any, kind: Ki
         hint = d.shape, kind.expected_m
     except (TypeError, ValueError, AttributeError):
         return _run_any(a, b, d, layout, kind)
-    plan = _recent.find(hint, (x, y, d, sfa, sfb, layout), (current(), kind))
-    if plan is not None:
+    launch = _calls.recent.find(hint, (x, y, d, sfa, sfb, layout), (current(), kind))
+    if launch is not None:
         x_at, y_at, d_at, sfa_at = x.data_ptr(), y.data_ptr(), d.data_ptr(), sfa.data_ptr()
         if not (x_at | y_at | d_at | sfa_at) % TMA_ALIGNMENT:
             # D and SFA once more, for rows that TMA does not reach.
             others = sfb.data_ptr(), layout.data_ptr(), d_at, sfa_at
-            return plan.launch(x_at, y_at, d_at, sfa_at, *others)
+            return launch(x_at, y_at, d_at, sfa_at, *others)
     return _run_any(a, b, d, layout, kind)
 
 
@@ -301,7 +299,9 @@ def _run_any(a: Operand, b: Operand, d: torch.Tensor, layout: object, kind: Kind
     every = (*tensors, d, sfa)
     addresses = tuple(tensor.data_ptr() for tensor in every)
     if call.plan and call.transforms is None and addresses[3] % TMA_ALIGNMENT == 0:
-        _recent.remember((d.shape, kind.expected_m), tensors, (settings, kind), call.plan)
+        _calls.recent.remember(
+            (d.shape, kind.expected_m), tensors, (settings, kind), call.plan.launch
+        )
     call.run(every, None, addresses)
 
 
