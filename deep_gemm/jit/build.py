@@ -12,6 +12,7 @@ from deep_gemm.errors import CompilationError
 from deep_gemm.jit.cache import KernelCache
 from deep_gemm.jit.compiler import CompiledKernel, Compiler, select_compiler
 from deep_gemm.jit.source import KernelSource, included_headers
+from deep_gemm.runtime.device import is_capturing
 
 # Goes up when an entry's layout changes, or how a compiler is called beyond its options.
 SCHEMA_VERSION = 1
@@ -50,14 +51,19 @@ class _Builds:
 _builds = _Builds()
 
 
-def build(source: KernelSource) -> CompiledKernel:
+def build(source: KernelSource, purpose: object = None) -> CompiledKernel:
     """The compiled kernel of `source`.
 
     It is compiled at most once in this process, and by one process of this host at a time. Any
     number of threads may call this; different kernels compile side by side.
 
+    Args:
+        source: what to compile.
+        purpose: what it is for, as an error names it; the kernel's name by default.
+
     Raises:
-        CompilationError: the compiler refused it, or compiling is forbidden now.
+        CompilationError: the compiler refused it, compiling is forbidden now, or a CUDA graph is
+            being captured on this thread's current stream.
         MissingDependencyError: no compiler is installed, or a header is absent.
     """
     compiler = select_compiler()
@@ -65,11 +71,13 @@ def build(source: KernelSource) -> CompiledKernel:
     slot = _builds.slot(key)
     with slot.lock:
         if slot.kernel is None:
-            slot.kernel = _load_or_compile(source, compiler, key)
+            slot.kernel = _load_or_compile(source, compiler, key, purpose)
         return slot.kernel
 
 
-def _load_or_compile(source: KernelSource, compiler: Compiler, key: str) -> CompiledKernel:
+def _load_or_compile(
+    source: KernelSource, compiler: Compiler, key: str, purpose: object
+) -> CompiledKernel:
     cache = _builds.disk()
     kernel = cache.get(source.name, key)
     if kernel is not None:
@@ -78,6 +86,14 @@ def _load_or_compile(source: KernelSource, compiler: Compiler, key: str) -> Comp
         raise CompilationError(
             f"kernel {source.name} ({key}) is neither in memory nor in {cache.directory}, and "
             "compiling is forbidden"
+        )
+    if is_capturing():
+        # Reading a kernel from disk does a graph no harm; a second of a server's time would.
+        raise CompilationError(
+            f"{purpose or source.name} needs kernel {source.name}, which is not compiled yet, and "
+            "a CUDA graph is being captured. Compile it before the capture: make this call once "
+            "outside of it, or use deep_gemm.precompile or python -m deep_gemm precompile. The "
+            "capture goes on; nothing was added to it"
         )
     with cache.exclusive(key):
         kernel = cache.get(source.name, key)
