@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,13 @@ class _Builds:
         with self.lock:
             return self.slots.setdefault(key, _Slot())
 
+    def renew_locks(self) -> None:
+        """For a forked child: threads that held locks are not there to release them."""
+        self.lock = threading.Lock()
+        self.slots = {key: slot for key, slot in self.slots.items() if slot.kernel is not None}
+        for slot in self.slots.values():
+            slot.lock = threading.Lock()
+
     def disk(self) -> KernelCache:
         with self.lock:
             if self.cache is None:
@@ -49,6 +57,7 @@ class _Builds:
 
 
 _builds = _Builds()
+os.register_at_fork(after_in_child=_builds.renew_locks)
 
 
 def build(source: KernelSource, purpose: object = None) -> CompiledKernel:
