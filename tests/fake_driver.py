@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -14,23 +15,45 @@ from deep_gemm.runtime import cuda, launch
 from deep_gemm.runtime.cuda import ERROR_INVALID_CONTEXT, Driver, LaunchConfig
 from deep_gemm.tensor_map import TensorMap
 
+KERNEL = 1234
+"""What stands for a loaded kernel."""
+
+MAP_WORDS = ctypes.sizeof(TensorMap) // 8
+
 Encode = Callable[[int], dict[int, int]]
 """The words of a map that depend on its address."""
+
+
+class Launched(NamedTuple):
+    """A launch, as the driver saw it when it was called.
+
+    Attributes:
+        stream, kernel: where and what.
+        words: of the parameter.
+        thread: that called.
+    """
+
+    stream: int
+    kernel: int
+    words: tuple[int, ...]
+    thread: str
 
 
 class FakeDriver(Driver):
     """Encodes maps as it is told, and notes what it is to launch.
 
     Attributes:
-        launched: for each launch its stream, kernel, and the words of its parameter.
+        launched: all launches.
         num_replaced: calls of cuTensorMapReplaceAddress.
         has_context: whether the calling thread has one.
+        before_launch: is called before a launch looks at its parameter.
     """
 
     def __init__(self, encode: Encode = lambda address: {0: address}, num_words: int = 16) -> None:
-        self.launched: list[tuple[int, int, tuple[int, ...]]] = []
+        self.launched: list[Launched] = []
         self.num_replaced = 0
         self.has_context = True
+        self.before_launch: Callable[[], object] = lambda: None
         self._encode = encode
         self._num_words = num_words
         self.tensor_map_replace_address = self._replace
@@ -46,9 +69,6 @@ class FakeDriver(Driver):
     def encode_tensor_map(self, destination: int, dtype: int, address: int, **_: Any) -> None:
         self._replace(destination, address)
         self.num_replaced -= 1
-
-    def load_kernel(self, cubin: bytes, entry: str) -> int:
-        return 1234
 
     def allow_dynamic_smem(self, kernel: int, device: int, num_bytes: int) -> None: ...
 
@@ -71,10 +91,12 @@ class FakeDriver(Driver):
     def _launch(self, config: int, kernel: int, parameters: int, extra: int | None) -> int:
         if not self.has_context:
             return ERROR_INVALID_CONTEXT
+        self.before_launch()
         stream = LaunchConfig.from_address(config).stream
         (parameter,) = (ctypes.c_void_p * 1).from_address(parameters)
         words = (ctypes.c_uint64 * self._num_words).from_address(parameter or 0)
-        self.launched.append((stream or 0, kernel, tuple(words)))
+        name = threading.current_thread().name
+        self.launched.append(Launched(stream or 0, kernel, tuple(words), name))
         return 0
 
 
@@ -82,9 +104,6 @@ def install(monkeypatch: pytest.MonkeyPatch, driver: Driver, stream: Callable[[i
     """Makes it the process's driver, and `stream` what says a device's current stream."""
     for module in (cuda, launch, tensor_map):
         monkeypatch.setattr(module, "driver", lambda: driver)
-    launch._loaded.cache_clear()
+    monkeypatch.setattr(launch, "_loaded", lambda kernel: KERNEL)
     monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", stream, raising=False)
     monkeypatch.setattr(torch._C, "_cuda_getDevice", lambda: 0, raising=False)
-
-
-MAP_WORDS = ctypes.sizeof(TensorMap) // 8

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 import threading
+import time
 from ctypes import c_uint32, c_void_p
 
 import pytest
@@ -14,11 +14,13 @@ from deep_gemm.jit.compiler import CompiledKernel
 from deep_gemm.kernels.arguments import KernelArguments
 from deep_gemm.runtime.launch import CudaPlan, KernelLaunch
 from deep_gemm.tensor_map import FLOAT32, BoxMap, TensorMap
+from tests import fake_driver
 from tests.fake_driver import MAP_WORDS, FakeDriver, install
 
 KERNEL = CompiledKernel("k", "k", "90a", b"", "", 8, 0, 0, "FAKE", 0.0, False)
 MAP = BoxMap(FLOAT32, (64, 64), (256,), (32, 32), 128)
 STREAM = 7
+NUM_CALLS = 50
 NUM_WORDS = 2 * MAP_WORDS + 3
 
 
@@ -67,9 +69,9 @@ def test_addresses_are_stored_where_the_map_has_them(monkeypatch: pytest.MonkeyP
     for addresses in ADDRESSES:
         plan.launch(*addresses)
     assert driver.num_replaced == 0
-    for addresses, (stream, kernel, words) in zip(ADDRESSES, driver.launched, strict=True):
-        assert (stream, kernel) == (STREAM, 1234)
-        assert {i: words[i] for i in words_of(addresses)} == words_of(addresses)
+    for addresses, launched in zip(ADDRESSES, driver.launched, strict=True):
+        assert (launched.stream, launched.kernel) == (STREAM, fake_driver.KERNEL)
+        assert {i: launched.words[i] for i in words_of(addresses)} == words_of(addresses)
 
 
 @pytest.mark.parametrize(
@@ -91,9 +93,9 @@ def test_another_encoding_is_left_to_the_driver(monkeypatch: pytest.MonkeyPatch,
     for addresses in ADDRESSES:
         plan.launch(*addresses)
     assert driver.num_replaced == 2 * len(ADDRESSES)
-    for addresses, (_, _, words) in zip(ADDRESSES, driver.launched, strict=True):
+    for addresses, launched in zip(ADDRESSES, driver.launched, strict=True):
         for begin, address in ((0, addresses[0]), (MAP_WORDS, addresses[1])):
-            assert all(words[begin + i] == word for i, word in encode(address).items())
+            assert all(launched.words[begin + i] == word for i, word in encode(address).items())
 
 
 def test_asking_leaves_the_map_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +129,8 @@ def test_a_refused_launch_raises(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_threads_share_a_plan(monkeypatch: pytest.MonkeyPatch, encode) -> None:  # type: ignore[no-untyped-def]
     """Each launch has one call's addresses and that thread's stream, whoever comes in between."""
     driver = FakeDriver(encode, NUM_WORDS)
+    # Lets others go first.
+    driver.before_launch = lambda: time.sleep(1e-5)
     streams = threading.local()
     install(monkeypatch, driver, lambda device: int(streams.mine))
     plan = plan_of()
@@ -135,21 +139,18 @@ def test_threads_share_a_plan(monkeypatch: pytest.MonkeyPatch, encode) -> None: 
     def work(i: int) -> None:
         streams.mine = 100 + i
         barrier.wait()
-        for _ in range(300):
+        for _ in range(NUM_CALLS):
             plan.launch(*ADDRESSES[i])
 
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
-    assert len(driver.launched) == 8 * 300
-    for stream, _, words in driver.launched:
-        wanted = words_of(ADDRESSES[stream - 100])
+    threads = [threading.Thread(target=work, args=(i,), name=str(i)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(driver.launched) == 8 * NUM_CALLS
+    for launched in driver.launched:
+        i = int(launched.thread)
+        assert launched.stream == 100 + i
+        wanted = words_of(ADDRESSES[i])
         wanted.update({0: encode(wanted[0])[0], MAP_WORDS: encode(wanted[MAP_WORDS])[0]})
-        assert {i: words[i] for i in wanted} == wanted
+        assert {i: launched.words[i] for i in wanted} == wanted
