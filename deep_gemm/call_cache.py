@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from deep_gemm.tracing import has_no_memory
+
 MAX_CALLS = 8192
 """Calls that are remembered, at about 3 KB each; the oldest goes first."""
 
@@ -52,7 +54,7 @@ class RecentLaunches:
 
     def remember(self, hint: object, tensors: Tensors, options: object, launch: Launch) -> None:
         """Keeps a launch, in front of the others of its hint."""
-        guard = _guard()
+        guard = None if any(map(has_no_memory, tensors)) else _guard()
         if guard is None:
             return
         if len(self._launches) >= MAX_HINTS:

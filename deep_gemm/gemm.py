@@ -221,14 +221,13 @@ def run_gemm(
         return _run_any(a, b, d, c, recipes, head_splits)
     try:
         (x, sfa), (y, sfb) = a, b
-        shape = d.shape
+        options = current(), recipes, head_splits
+        launch = _calls.recent.find(d.shape, (x, y, d, sfa, sfb), options)
     except (TypeError, ValueError, AttributeError):
         return _run_any(a, b, d, c, recipes, head_splits)
-    launch = _calls.recent.find(shape, (x, y, d, sfa, sfb), (current(), recipes, head_splits))
     if launch is not None:
-        x_at, y_at, d_at, sfa_at, sfb_at = (
-            *(x.data_ptr(), y.data_ptr(), d.data_ptr(), sfa.data_ptr(), sfb.data_ptr()),
-        )
+        x_at, y_at, d_at = x.data_ptr(), y.data_ptr(), d.data_ptr()
+        sfa_at, sfb_at = sfa.data_ptr(), sfb.data_ptr()
         if not (x_at | y_at | d_at | sfa_at | sfb_at) % TMA_ALIGNMENT:
             return launch(x_at, y_at, d_at, sfa_at, sfb_at)
     return _run_any(a, b, d, c, recipes, head_splits)

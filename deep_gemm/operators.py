@@ -20,7 +20,7 @@ import torch
 from deep_gemm import quantize
 from deep_gemm.casting import Scaling, Selection, cast_blocks, cast_per_token
 from deep_gemm.gemm import run_gemm
-from deep_gemm.grouped_gemm import Kind, run_m_grouped
+from deep_gemm.grouped_gemm import run_m_grouped
 from deep_gemm.k_grouped_gemm import run_k_grouped
 from deep_gemm.kernels.arguments import GroupedLayout
 from deep_gemm.utils.math import ceil_div
@@ -108,8 +108,8 @@ def _m_grouped_fp8_gemm_nt(
     recipe_b: Ints,
 ) -> None:
     recipes = _tuple(recipe), _tuple(recipe_a), _tuple(recipe_b)
-    kind = Kind(GroupedLayout(layout_kind), clears_padding, expected_m, recipes)
-    run_m_grouped((a, sfa), (b, sfb), d, layout, kind)
+    options = GroupedLayout(layout_kind), clears_padding, expected_m, recipes
+    run_m_grouped((a, sfa), (b, sfb), d, layout, options)
 
 
 @_operator(

@@ -103,7 +103,8 @@ class CudaPlan:
         kernel = _loaded(launch.kernel)
         self._call = driver().prepared_launch(self._config, kernel, arguments)
         self._device = device
-        self._lock = threading.Lock()
+        lock = threading.Lock()
+        self._acquire, self._release = lock.acquire, lock.release
         driver().allow_dynamic_smem(kernel, device, launch.smem_bytes)
 
     def launch(self, *addresses: int) -> None:
@@ -120,11 +121,13 @@ class CudaPlan:
         else:
             status = self._enqueue(stream, addresses)
         if status:
-            self._enqueue_in_context(status, stream, addresses)
+            self._after_failure(status, stream, addresses)
 
     def _enqueue(self, stream: int, addresses: tuple[int, ...]) -> int:
         """Fills in the addresses, and launches; the first failure's status."""
-        with self._lock:
+        # Not a with block, which takes twice as long.
+        self._acquire()
+        try:
             words = self._words
             for i, word in self._fields:
                 words[word] = addresses[i]
@@ -135,9 +138,11 @@ class CudaPlan:
             if stream != self._stream:
                 self._stream = self._config.stream = stream
             return self._call()
+        finally:
+            self._release()
 
-    def _enqueue_in_context(self, status: int, stream: int, addresses: tuple[int, ...]) -> None:
-        """After a failure: once more if only the thread's context was wanting."""
+    def _after_failure(self, status: int, stream: int, addresses: tuple[int, ...]) -> None:
+        """Once more if only the thread's context was wanting."""
         if status == ERROR_INVALID_CONTEXT:
             driver().ensure_context(self._device)
             status = self._enqueue(stream, addresses)
