@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import threading
 from collections.abc import Callable, Sequence
@@ -94,12 +95,15 @@ class CudaPlan:
         for i, (field, _) in enumerate(launch.pointers, len(launch.maps)):
             if field:
                 fields.append((i, arguments.word_of(field)))
-        self._arguments, self._words = arguments, memoryview(arguments).cast("B").cast("Q")
+        num_words = ctypes.sizeof(arguments) // ctypes.sizeof(ctypes.c_uint64)
+        # Keeps the arguments alive.
+        self._words = (ctypes.c_uint64 * num_words).from_buffer(arguments)
         self._fields, self._opaque = tuple(fields), tuple(opaque)
         self._config = launch_config(
             launch.grid, launch.num_threads, launch.smem_bytes, launch.cluster_size, launch.pdl
         )
         self._stream = 0
+        self._current_stream = torch._C._cuda_getCurrentRawStream
         kernel = _loaded(launch.kernel)
         self._call = driver().prepared_launch(self._config, kernel, arguments)
         self._device = device
@@ -113,7 +117,7 @@ class CudaPlan:
         Raises:
             CudaError: the driver refused the launch.
         """
-        stream = torch._C._cuda_getCurrentRawStream(self._device)
+        stream = self._current_stream(self._device)
         if stream == 0 and torch._C._cuda_getDevice() != self._device:
             # The null stream is that of the current device, whatever the tensors' device is.
             with torch.cuda.device(self._device):
