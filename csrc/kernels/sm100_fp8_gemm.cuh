@@ -30,7 +30,7 @@
 #include "ptx/tcgen05.cuh"
 #include "ptx/thread.cuh"
 #include "scheduler/dense.cuh"
-#include "sm100/config.cuh"
+#include "sm100/gemm_config.cuh"
 #include "sm100/load_scale_factors.cuh"
 #include "sm100/load_tiles.cuh"
 #include "sm100/multiply.cuh"

@@ -3,7 +3,7 @@
 
 #include "common/types.cuh"
 #include "pipeline/pipeline.cuh"
-#include "sm100/config.cuh"
+#include "sm100/gemm_config.cuh"
 
 namespace deep_gemm {
 

@@ -62,10 +62,10 @@ BLOCK_RING = [
     GroupedDefect(
         "a slot is announced before it is written",
         RING,
-        """smem.block_ring.slots[state.stage] = {block, more ? 0u : 1u};
+        """ring.slots[state.stage] = {block, more ? 0u : 1u};
             pipeline.producer_arrive(state);""",
         """pipeline.producer_arrive(state);
-            smem.block_ring.slots[state.stage] = {block, more ? 0u : 1u};""",
+            ring.slots[state.stage] = {block, more ? 0u : 1u};""",
         "race",
         PARTIAL,
     ),
@@ -83,10 +83,10 @@ BLOCK_RING = [
     GroupedDefect(
         "a slot is released before it is read",
         RING,
-        """const BlockSlot slot = smem.block_ring.slots[state.stage];
+        """const BlockSlot slot = ring.slots[state.stage];
         pipeline.consumer_release(pipeline.release_address(state));""",
         """pipeline.consumer_release(pipeline.release_address(state));
-        const BlockSlot slot = smem.block_ring.slots[state.stage];""",
+        const BlockSlot slot = ring.slots[state.stage];""",
         "race",
         PARTIAL,
     ),

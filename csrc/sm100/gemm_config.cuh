@@ -28,7 +28,6 @@ struct Sm100GemmConfig {
     static constexpr int kSlabs = 2;      // slabs of D that are staged
     static constexpr int kTmemColumns = 512;
     static constexpr int kNumThreads = 256;
-    static constexpr int kBlockSlots = GemmConfig::kBlockSlots;
 
     static constexpr int block_m = kMmaM;
     static constexpr int cluster_m = 1;
