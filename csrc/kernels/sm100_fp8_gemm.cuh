@@ -8,7 +8,7 @@
 //   0      issues TMA for A and B
 //   1      starts the MMAs, one thread of it
 //   2      loads scale factors
-//   3      takes and gives back the tensor memory
+//   3      takes and gives back the tensor memory; finds the blocks of grouped products
 //   4..7   epilogue: tensor memory -> D
 //
 //   A, B ---- TMA, bytes ----> [full] stage --------.
@@ -29,7 +29,10 @@
 #include "ptx/copy.cuh"
 #include "ptx/tcgen05.cuh"
 #include "ptx/thread.cuh"
+#include "scheduler/block_ring.cuh"
 #include "scheduler/dense.cuh"
+#include "scheduler/group_rows.cuh"
+#include "scheduler/row_ids.cuh"
 #include "sm100/gemm_config.cuh"
 #include "sm100/load_scale_factors.cuh"
 #include "sm100/load_tiles.cuh"
@@ -39,14 +42,32 @@
 
 namespace deep_gemm {
 
+// The scheduler as all roles but the scheduler warp see it.
 template <Sm100GemmConfig kConfig>
-DG_DEVICE auto make_sm100_scheduler(const GemmArguments& args) {
-    return DenseScheduler<kConfig>(args.m, args.n, args.k, args.band, blockIdx.x, gridDim.x);
+DG_DEVICE auto make_sm100_scheduler(Sm100Storage<kConfig>& smem, const GemmArguments& args) {
+    if constexpr (kConfig.grouping == Grouping::kDense) {
+        return DenseScheduler<kConfig>(args.m, args.n, args.k, args.band, blockIdx.x, gridDim.x);
+    } else {
+        return BlockReader<kConfig>(smem.block_ring);
+    }
+}
+
+template <Sm100GemmConfig kConfig>
+DG_DEVICE void sm100_schedule_role(Sm100Storage<kConfig>& smem, const GemmArguments& args) {
+    if constexpr (kConfig.grouping == Grouping::kMGrouped) {
+        if (args.layout == GroupedLayout::kRowIds) {
+            publish_blocks<kConfig>(smem.block_ring,
+                                    RowIdScheduler<kConfig>(args, blockIdx.x, gridDim.x));
+        } else {
+            publish_blocks<kConfig>(smem.block_ring,
+                                    GroupRowsScheduler<kConfig>(args, blockIdx.x, gridDim.x));
+        }
+    }
 }
 
 template <Sm100GemmConfig kConfig>
 DG_DEVICE void mma_role(Sm100Storage<kConfig>& smem, const GemmArguments& args) {
-    auto scheduler = make_sm100_scheduler<kConfig>(args);
+    auto scheduler = make_sm100_scheduler(smem, args);
     Sm100Multiplier<kConfig> multiplier(smem);
     const bool issues = ptx::elect_one();
     BlockCoordinates block;
@@ -58,7 +79,7 @@ DG_DEVICE void mma_role(Sm100Storage<kConfig>& smem, const GemmArguments& args) 
 
 template <Sm100GemmConfig kConfig>
 DG_DEVICE void epilogue_role(Sm100Storage<kConfig>& smem, const GemmArguments& args) {
-    auto scheduler = make_sm100_scheduler<kConfig>(args);
+    auto scheduler = make_sm100_scheduler(smem, args);
     const AccumulatorPipeline<kConfig> accumulators{smem.accumulator_barriers};
     typename AccumulatorPipeline<kConfig>::State accumulator;
     Sm100BlockStore<kConfig> block_store(smem, args);
@@ -92,20 +113,25 @@ DG_DEVICE void sm100_fp8_gemm(const GemmArguments& args) {
         Sm100TilePipeline<kConfig>{smem.barriers}.init();
         Sm100SfPipeline<kConfig>{smem.sf_barriers}.init();
         AccumulatorPipeline<kConfig>{smem.accumulator_barriers}.init();
+        if constexpr (kConfig.grouping != Grouping::kDense) {
+            BlockPipeline<kConfig>{smem.block_ring.barriers}.init();
+        }
     }
     if (warp == 3) ptx::tcgen05_alloc<kConfig.tmem_columns()>(&smem.tmem);
     ptx::tcgen05_fence_before_sync();
     __syncthreads();
     ptx::tcgen05_fence_after_sync();
 
-    if (warp < 3) ptx::griddepcontrol_wait();
+    if (warp < 4) ptx::griddepcontrol_wait();
     if (warp == 0) {
-        sm100_load_tiles<kConfig>(smem, args, make_sm100_scheduler<kConfig>(args));
+        sm100_load_tiles<kConfig>(smem, args, make_sm100_scheduler(smem, args));
         ptx::griddepcontrol_launch_dependents();
     } else if (warp == 1) {
         mma_role<kConfig>(smem, args);
     } else if (warp == 2) {
-        sm100_load_scale_factors<kConfig>(smem, args, make_sm100_scheduler<kConfig>(args));
+        sm100_load_scale_factors<kConfig>(smem, args, make_sm100_scheduler(smem, args));
+    } else if (warp == 3) {
+        sm100_schedule_role(smem, args);
     } else if (warp >= 4) {
         epilogue_role<kConfig>(smem, args);
     }

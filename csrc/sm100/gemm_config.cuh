@@ -37,6 +37,9 @@ struct Sm100GemmConfig {
     DG_HOST_DEVICE constexpr int cluster_size() const { return 1; }
     DG_HOST_DEVICE constexpr int multicast_size() const { return 1; }
 
+    // Warps that take blocks from the ring of a grouped product.
+    DG_HOST_DEVICE constexpr int num_block_readers() const { return 3 + kWarpgroup / 32; }
+
     // K blocks whose scale factors are loaded together: those of one word, if that spans several.
     DG_HOST_DEVICE constexpr int sf_group() const {
         return gran_k_a == kBlockK && gran_k_b == kBlockK ? kSfWordK : 1;

@@ -3,6 +3,7 @@
 
 #include "common/types.cuh"
 #include "pipeline/pipeline.cuh"
+#include "scheduler/block_ring.cuh"
 #include "sm100/gemm_config.cuh"
 
 namespace deep_gemm {
@@ -40,6 +41,7 @@ struct Sm100Storage {
     PipelineBarriers<kStages> barriers;
     PipelineBarriers<kSfGroups> sf_barriers;
     PipelineBarriers<kConfig.num_accumulators()> accumulator_barriers;
+    [[no_unique_address]] BlockRing<kConfig.grouping != Grouping::kDense> block_ring;
     uint32_t tmem;  // address of the first column
 };
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "common/types.cuh"
+#include "epilogue/copy_rows.cuh"
 #include "kernels/arguments.cuh"
 #include "layout/swizzle.cuh"
 #include "ptx/copy.cuh"
@@ -45,10 +46,8 @@ struct Sm100BlockStore {
             if (column + kSlabColumns >= kConfig.block_n) release();
             ptx::fence_proxy_async();
             ptx::named_barrier_sync(kBarrier, kConfig.kWarpgroup);
-            if (issues) {
-                store_slab(block, block.n + column);
-                ptx::tma_store_commit_group();
-            }
+            store_slab(block, block.n + column, issues);
+            if (issues) ptx::tma_store_commit_group();
             slab = (slab + 1) % kConfig.kSlabs;
         }
     }
@@ -89,8 +88,14 @@ struct Sm100BlockStore {
         }
     }
 
-    DG_DEVICE void store_slab(const BlockCoordinates& block, uint32_t column) {
+    DG_DEVICE void store_slab(const BlockCoordinates& block, uint32_t column, bool issues) {
         if (column >= args.n) return;
+        if (kConfig.grouping == Grouping::kMGrouped && block.stored_rows < kConfig.block_m) {
+            copy_rows<kConfig>(smem.d[slab], block.stored_rows, block.d_batch, block.m, column,
+                               args);
+            return;
+        }
+        if (!issues) return;
         if (args.accumulates) {
             ptx::tma_reduce_add_3d(&args.tensor_map_d, smem.d[slab], column, block.m,
                                    block.d_batch);

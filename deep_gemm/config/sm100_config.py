@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from deep_gemm.config.gemm_config import BLOCK_K, Grouping
+from deep_gemm.config.gemm_config import BLOCK_K, BLOCK_SLOT_BYTES, BLOCK_SLOTS, Grouping
 
 MMA_M = 128
 SF_CHUNK = 128
@@ -106,13 +106,16 @@ class Sm100GemmConfig:
         slabs = NUM_SLABS * MMA_M * self.d_swizzle_bytes
         total = self.num_stages * stage + self.num_sf_groups * sf_group + slabs
         total += self.num_accumulators * barriers + 4
+        if self.grouping is not Grouping.DENSE:
+            total += BLOCK_SLOTS * (BLOCK_SLOT_BYTES + barriers)
         return -(-total // 1024) * 1024
 
     @property
     def entry(self) -> str:
         """The kernel's name in a profile."""
         majors = "".join("t" if mn else "n" for mn in (self.a_is_mn_major, not self.b_is_mn_major))
-        return f"sm100_fp8_gemm_{majors}" + ("_fp32" if self.d_bytes == 4 else "")
+        grouping = "m_grouped_" if self.grouping is Grouping.M_GROUPED else ""
+        return f"sm100_{grouping}fp8_gemm_{majors}" + ("_fp32" if self.d_bytes == 4 else "")
 
     @property
     def name(self) -> str:
