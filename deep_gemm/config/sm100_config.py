@@ -45,6 +45,11 @@ class Sm100GemmConfig:
         return MMA_M
 
     @property
+    def cluster_m(self) -> int:
+        """CTAs of a cluster along M."""
+        return 1
+
+    @property
     def cluster_size(self) -> int:
         """CTAs of a cluster."""
         return 1

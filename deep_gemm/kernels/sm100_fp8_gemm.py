@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from deep_gemm.checks import extent
-from deep_gemm.config.sm100_config import MMA_M, Sm100GemmConfig
 from deep_gemm.config.gemm_config import BLOCK_K
+from deep_gemm.config.sm100_config import MMA_M, Sm100GemmConfig
 from deep_gemm.jit.build import build
 from deep_gemm.jit.source import KernelSource
 from deep_gemm.kernels.arguments import GemmArguments
