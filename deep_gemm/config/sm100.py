@@ -1,4 +1,4 @@
-"""SM100: the configurations worth a look, which of them are legal, and what each is thought to take.
+"""SM100: the configurations worth a look, which are legal, and what each is thought to take.
 
 No SM100 GPU has been measured. The estimates rest on published figures of a B200 and on the shape
 of the SM90 model; they order configurations, and are no times to rely on.

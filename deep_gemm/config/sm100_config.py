@@ -1,4 +1,4 @@
-"""Sm100GemmConfig: how a problem is computed on SM100. The Python half of csrc/sm100/gemm_config.cuh."""
+"""Sm100GemmConfig: how a problem is computed on SM100. Python half of sm100/gemm_config.cuh."""
 
 from __future__ import annotations
 
