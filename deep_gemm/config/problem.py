@@ -51,6 +51,11 @@ class GemmProblem:
     gran_k: tuple[int, int] = (BLOCK_K, BLOCK_K)
 
     @property
+    def is_sm100(self) -> bool:
+        """Whether the kernels of SM100 compute it."""
+        return self.arch.startswith("10")
+
+    @property
     def is_1d1d(self) -> bool:
         """Whether B has a scale factor per row, as A has."""
         return self.gran_n == 1

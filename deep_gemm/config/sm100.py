@@ -6,14 +6,16 @@ of the SM90 model; they order configurations, and are no times to rely on.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import ceil
 
 from deep_gemm.config.cost_model import Estimate
 from deep_gemm.config.gemm_config import BLOCK_K
 from deep_gemm.config.legality import SMEM_CAPACITY
 from deep_gemm.config.problem import GemmProblem
+from deep_gemm.config.select import best_band
 from deep_gemm.config.sm100_config import MMA_M, TMEM_COLUMNS, Sm100GemmConfig
 
 NUM_SMS = 148
@@ -117,3 +119,30 @@ def estimate(problem: GemmProblem, config: Sm100GemmConfig) -> Estimate:
         k_block_clocks=costs[bound],
         bound=bound if compute_us >= hbm_us else "HBM",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Sm100Selection:
+    """What was chosen for a problem.
+
+    Attributes:
+        config: the kernel's configuration.
+        band: rows of blocks that the block order walks together (scheduler/dense.cuh).
+    """
+
+    config: Sm100GemmConfig
+    band: int
+
+
+def ranked(problem: GemmProblem) -> list[tuple[Sm100GemmConfig, Estimate]]:
+    """All candidates with their estimates, cheapest first; equal ones in the order of the sizes."""
+    estimates = [(config, estimate(problem, config)) for config in candidates(problem)]
+    return sorted(estimates, key=lambda pair: pair[1].us)
+
+
+@functools.lru_cache(maxsize=65536)
+def select(problem: GemmProblem) -> Sm100Selection | None:
+    """The cheapest configuration for a problem of at least one element, if there is any; a pure
+    function of it."""
+    best = next(iter(ranked(problem)), None)
+    return None if best is None else Sm100Selection(best[0], best_band(problem, best[0]))

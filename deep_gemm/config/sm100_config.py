@@ -50,6 +50,11 @@ class Sm100GemmConfig:
         return 1
 
     @property
+    def cluster_n(self) -> int:
+        """CTAs of a cluster along N."""
+        return 1
+
+    @property
     def cluster_size(self) -> int:
         """CTAs of a cluster."""
         return 1
