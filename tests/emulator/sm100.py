@@ -8,6 +8,9 @@ from unittest import mock
 
 import torch
 
+from deep_gemm.config.problem import GemmProblem
+from deep_gemm.config.select import best_band
+from deep_gemm.config.sm100 import Sm100Selection
 from deep_gemm.config.sm100_config import Sm100GemmConfig
 from deep_gemm.emulator import run as emulator
 from deep_gemm.emulator.asynchrony import Timing
@@ -99,10 +102,9 @@ def run_case(
         mock.patch.object(emulator, "run", run_in_order),
     ):
         tensors = GemmTensors.of_matrices(a.data, a.words, b.data, b.words, out.view)
-        shape = case.m, case.n, case.k
-        plan = sm100_fp8_gemm.plan_sm100_dense(
-            shape, case.config, tensors, case.num_sms, "100a", case.accumulates
-        )
+        problem = GemmProblem(case.m, case.n, case.k, "100a", case.num_sms)
+        selection = Sm100Selection(case.config, best_band(problem, case.config))
+        plan = sm100_fp8_gemm.plan_sm100_dense(problem, selection, tensors, case.accumulates)
         every = (a.data, b.data, out.view, a.words, b.words)
         plan.launch(*(tensor.data_ptr() for tensor in every))
     out.check()
