@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deep_gemm.jit import cache as cache_module
+from deep_gemm.jit import lock
 from deep_gemm.jit.cache import KernelCache
 
 DIGEST = "ab" * 32
@@ -40,7 +40,7 @@ def test_one_holder_at_a_time(cache: KernelCache) -> None:
 def test_a_holder_that_never_lets_go_is_not_waited_for(
     cache: KernelCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache_module, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(lock, "LOCK_SECONDS", 0.05)
     with cache.exclusive(DIGEST):
         start = time.monotonic()
         with cache.exclusive(DIGEST):
