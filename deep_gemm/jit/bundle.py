@@ -99,8 +99,8 @@ def unpack(bundle: Path, directory: Path) -> int:
         The number of kernels in it.
 
     Raises:
-        ArgumentError: it is no bundle, or not what was written.
-        OSError: it cannot be read, or the directory cannot be written or is not trusted.
+        ArgumentError: it cannot be read, is no bundle, or not what was written.
+        OSError: the directory cannot be written, or is not trusted.
     """
     entries = _read(bundle)
     cache = KernelCache(directory)
@@ -121,7 +121,7 @@ def _read(bundle: Path) -> Entries:
             entries.setdefault((name, digest), {})[file_name] = content
         for (name, digest), entry in entries.items():
             decode(partial(_file_of, entry), name, digest)
-    except (tarfile.TarError, ValueError, BrokenEntryError) as error:
+    except (tarfile.TarError, OSError, ValueError, BrokenEntryError) as error:
         raise ArgumentError(f"bundle {bundle} is refused: {error}") from error
     return entries
 

@@ -71,6 +71,8 @@ def default_text(knob: Knob[object]) -> str:
         return "unset"
     if isinstance(knob.default, bool):
         return f"`{int(knob.default)}`"
+    if isinstance(knob.default, tuple):
+        return f"`{':'.join(map(str, knob.default))}`"
     return f"`{knob.default}`" if str(knob.default) else "empty"
 
 
