@@ -60,9 +60,23 @@ class KernelCache:
             self._warn_unusable(error)
             return None
 
+    def check(self, name: str, digest: str) -> None:
+        """Read an entry as `get` does, and leave it as it is.
+
+        Raises:
+            BrokenEntryError: it is not what was written.
+            OSError: it cannot be read, or others can change it.
+        """
+        with open_folder(self.directory, "cache", name, digest) as folder:
+            self._decode(folder, name, digest)
+
+    def _decode(self, folder: int, name: str, digest: str) -> CompiledKernel:
+        path = self.path_of(name, digest)
+        return decode(lambda file_name: read_file(folder, path / file_name), name, digest)
+
     def _read(self, folder: int, name: str, digest: str) -> CompiledKernel | None:
         try:
-            kernel = decode(lambda file_name: read_file(folder, file_name), name, digest)
+            kernel = self._decode(folder, name, digest)
         except BrokenEntryError as error:
             # Pruned while it was read, it only looks broken.
             if _is_at(folder, self.path_of(name, digest)):

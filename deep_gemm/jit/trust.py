@@ -67,19 +67,23 @@ def open_folder(root: Path, *below: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-def read_file(folder: int, name: str) -> bytes:
+def read_file(folder: int, path: Path) -> bytes:
     """A file's content.
+
+    Args:
+        folder: the open folder that it is in.
+        path: of the file; only its name is used, but for messages.
 
     Raises:
         UntrustedError: see `check`.
         OSError: it is not there or cannot be read, or is a symbolic link.
     """
 
-    def opener(path: str, flags: int) -> int:
-        return os.open(path, flags | os.O_NOFOLLOW, dir_fd=folder)
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NOFOLLOW, dir_fd=folder)
 
-    with open(name, "rb", opener=opener) as file:  # noqa: PTH123 (Path has no dir_fd)
-        check(os.fstat(file.fileno()), Path(name))
+    with open(path.name, "rb", opener=opener) as file:  # noqa: PTH123 (Path has no dir_fd)
+        check(os.fstat(file.fileno()), path)
         return file.read()
 
 

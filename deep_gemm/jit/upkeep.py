@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deep_gemm.jit.cache import KernelCache, remove_files
-from deep_gemm.jit.entry import DIGEST, BrokenEntryError, decode
-from deep_gemm.jit.trust import open_folder, read_file
+from deep_gemm.jit.entry import DIGEST, BrokenEntryError
 
 # An entry takes milliseconds to write, so what is older was left by a process that died.
 STAGING_SECONDS = 3600.0
@@ -127,8 +126,7 @@ def clear(cache: KernelCache) -> list[Stored]:
 def fault_of(cache: KernelCache, entry: Stored) -> str:
     """What is wrong with an entry, read as `KernelCache.get` would; empty if nothing is."""
     try:
-        with open_folder(cache.directory, "cache", entry.name, entry.digest) as folder:
-            decode(lambda file_name: read_file(folder, file_name), entry.name, entry.digest)
+        cache.check(entry.name, entry.digest)
     except (BrokenEntryError, OSError) as error:
         return str(error)
     return ""

@@ -257,7 +257,7 @@ def test_an_unreadable_entry_warns_once(
 ) -> None:
     put(cache)
 
-    def stale(folder: int, file_name: str) -> bytes:
+    def stale(folder: int, path: Path) -> bytes:
         raise OSError(errno.ESTALE, "Stale file handle")
 
     monkeypatch.setattr(cache_module, "read_file", stale)
