@@ -19,6 +19,7 @@ import pytest
 
 from deep_gemm.jit import build as build_module
 from deep_gemm.jit.build import build, forget_builds
+from deep_gemm.jit.cache import KernelCache
 from tests.host.fake_compiler import CUBIN, CountingCompiler, kernel_source
 
 FUNCTIONS = (
@@ -224,3 +225,40 @@ def num_calls_after(prepare: Callable[[Path], None], faults: Faults, directory: 
     num_calls = faults.num_calls
     shutil.rmtree(directory)
     return num_calls
+
+
+def test_a_winner_that_stays_invisible_does_no_harm(
+    compiler: CountingCompiler, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS: another host stored it, our rename is refused, and a look still finds nothing."""
+    build(kernel_source("a"))
+
+    def hidden(self: KernelCache, name: str, digest: str) -> None:
+        return None
+
+    warnings.simplefilter("error")
+    with monkeypatch.context() as context:
+        context.setattr(KernelCache, "get", hidden)
+        forget_builds()
+        kernel = build(kernel_source("a"))
+        assert not kernel.from_cache and build(kernel_source("a")) is kernel
+    assert not list((directory / "tmp").iterdir())
+    forget_builds()
+    assert build(kernel_source("a")).from_cache
+
+
+def test_a_rename_that_was_done_and_reported_lost(
+    compiler: CountingCompiler, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS where the first answer is lost and the call is sent again."""
+    real = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        real(self, target)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self))
+
+    monkeypatch.setattr(Path, "rename", rename)
+    warnings.simplefilter("error")
+    build(kernel_source("a"))
+    forget_builds()
+    assert build(kernel_source("a")).from_cache
