@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from deep_gemm.config.gemm_config import BLOCK_K, GRAN_N, GemmConfig, Grouping
+from deep_gemm.config.gemm_config import BLOCK_K, GRAN_N, SF_GROUP, GemmConfig, Grouping
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class GemmProblem:
         block_multiple: what the rows and the columns of a block must be a multiple of.
         head_columns: columns of D that surely lie together, from a multiple of them on; 0: all.
         pdl: whether the kernel may start while the one before it ends.
+        splits_k: whether CTAs of a cluster may share a block's K: faster where D has few blocks,
+            but then the last bits of a row depend on how many rows there are.
     """
 
     m: int
@@ -41,6 +43,7 @@ class GemmProblem:
     block_multiple: tuple[int, int] = (1, 1)
     head_columns: int = 0
     pdl: bool = False
+    splits_k: bool = False
 
     @property
     def is_1d1d(self) -> bool:
@@ -51,6 +54,11 @@ class GemmProblem:
     def num_k_blocks(self) -> int:
         """Steps of the main loop: one per 128 of K."""
         return -(-self.k // BLOCK_K)
+
+    def num_own_k_blocks(self, config: GemmConfig) -> int:
+        """Steps of the main loop of the busiest CTA: of a part of K, in whole groups."""
+        groups = -(-self.num_k_blocks // SF_GROUP)
+        return min(self.num_k_blocks, -(-groups // config.cluster_k) * SF_GROUP)
 
     def has_unknown_tiles(self, config: GemmConfig) -> bool:
         """Whether the number of rows of tiles depends on how rows spread over groups."""
