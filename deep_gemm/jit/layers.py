@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager
 from deep_gemm import knobs
 from deep_gemm.jit.cache import KernelCache
 from deep_gemm.jit.compiler import CompiledKernel
-from deep_gemm.jit.upkeep import prune_after_put
 
 
 class CacheLayers:
@@ -43,6 +42,8 @@ class CacheLayers:
         """Store a kernel, then prune what was used longest ago if there is too much now."""
         self.written.put(kernel, digest, source_text)
         if self._max_mb is not None:
+            from deep_gemm.jit.upkeep import prune_after_put
+
             prune_after_put(self.written, self._max_mb * 1_000_000, digest)
 
     def exclusive(self, digest: str) -> AbstractContextManager[None]:
