@@ -154,9 +154,6 @@ class KernelCache:
             self.remove(name, digest)
         except FileNotFoundError:
             return
-        except OSError as error:
-            _warn(f"kernel cache: cannot remove {what}: {error}")
-            return
         _warn(f"kernel cache: removed {what}; it will be rebuilt")
 
     def _warn_unusable(self, error: OSError) -> None:

@@ -177,8 +177,9 @@ def test_readers_do_not_notice_pruning(cache: KernelCache) -> None:
     for process in writers:
         process.join(TIMEOUT)
     stop.set()
-    for process in readers:
+    for process in (*writers, *readers):
         process.join(TIMEOUT)
+        process.kill()
     assert [process.exitcode for process in (*readers, *writers)] == [0] * 4
 
 
