@@ -50,7 +50,6 @@ from deep_gemm.sm100_operands import (
     check_operand_rows,
     check_sm100_scale_factors,
     is_mn_major,
-    no_kernel,
     resolve_granularity,
 )
 from deep_gemm.sm100_operands import chosen as chosen_on_sm100
@@ -300,7 +299,7 @@ def _prepare(
     if problem.k == 0:
         return PlannedCall(copies_c=copies_c, clears_d=c is None)
     if problem.is_sm100:
-        return _prepare_sm100(tensors, problem, copies_c, accumulates=c is not None)
+        return _prepare_sm100(tensors, problem, copies_c, c is not None, head_splits)
     transforms = needed(
         operand_transform("a[0]", x),
         operand_transform("b[0]", y),
@@ -326,8 +325,6 @@ def _check_sm100(
 ) -> GemmProblem:
     """What is different on SM100."""
     x, y, d, sfa, sfb = tensors
-    if head_splits != NO_HEADS:
-        raise no_kernel("products whose D has gaps")
     gran_a, gran_b = resolve_granularity(recipes, sfb)
     (m, k), n = x.shape, y.shape[0]
     if m and n and k:
@@ -341,6 +338,7 @@ def _check_sm100(
         gran_n=1,
         d_bytes=d.element_size(),
         block_multiple=settings.block_multiple,
+        head_columns=gcd(head_splits[0], head_splits[2]),
         pdl=settings.pdl,
         mn_major=(is_mn_major(x), is_mn_major(y)),
         gran_k=(gran_a.k, gran_b.k),
@@ -348,14 +346,17 @@ def _check_sm100(
 
 
 def _prepare_sm100(
-    tensors: Tensors, problem: GemmProblem, copies_c: bool, accumulates: bool
+    tensors: Tensors,
+    problem: GemmProblem,
+    copies_c: bool,
+    accumulates: bool,
+    head_splits: HeadSplits,
 ) -> PlannedCall:
     x, y, d, sfa, sfb = tensors
     packing = packing_of(sfa, problem.m), packing_of(sfb, problem.n)
     transforms = needed(as_it_is, as_it_is, as_it_is, *packing)
     check_addresses(tensors, transforms)
-    matrices = x, packing[0](sfa), y, packing[1](sfb), d
-    plan = plan_sm100_dense(
-        problem, chosen_on_sm100(problem), GemmTensors.of_matrices(*matrices), accumulates
-    )
+    matrices = GemmTensors.of_matrices(x, packing[0](sfa), y, packing[1](sfb), d)
+    selection = chosen_on_sm100(problem)
+    plan = plan_sm100_dense(problem, selection, matrices, accumulates, head_splits)
     return PlannedCall(plan, transforms, copies_c)

@@ -15,6 +15,7 @@
 #include "common/types.cuh"
 #include "config.cuh"
 #include "epilogue/copy_rows.cuh"
+#include "epilogue/head_gaps.cuh"
 #include "kernels/arguments.cuh"
 #include "layout/accumulator.cuh"
 #include "layout/swizzle.cuh"
@@ -130,7 +131,7 @@ struct BlockStore {
             }
         }
         if (!issues_stores) return;
-        const uint32_t d_column = column_in_d(column);
+        const uint32_t d_column = column_in_d<kConfig.has_head_gaps>(column, args);
         if (args.accumulates) {
             ptx::tma_reduce_add_3d(&args.tensor_map_d, staging[staged], d_column, block.m + row,
                                    block.d_batch);
@@ -138,15 +139,6 @@ struct BlockStore {
             ptx::tma_store_3d(&args.tensor_map_d, staging[staged], d_column, block.m + row,
                               block.d_batch);
         }
-    }
-
-    // Where a slab that begins at a column of the product lies in D. It never reaches over the end
-    // of a run of columns.
-    DG_DEVICE uint32_t column_in_d(uint32_t column) const {
-        if constexpr (!kConfig.has_head_gaps) return column;
-        const uint32_t head = column / (args.head_left + args.head_right);
-        const bool is_right = column % (args.head_left + args.head_right) >= args.head_left;
-        return column + args.head_mid * (head + is_right);
     }
 };
 

@@ -6,6 +6,7 @@
 
 #include "common/types.cuh"
 #include "epilogue/copy_rows.cuh"
+#include "epilogue/head_gaps.cuh"
 #include "kernels/arguments.cuh"
 #include "layout/swizzle.cuh"
 #include "ptx/copy.cuh"
@@ -96,11 +97,12 @@ struct Sm100BlockStore {
             return;
         }
         if (!issues) return;
+        const uint32_t d_column = column_in_d<kConfig.has_head_gaps>(column, args);
         if (args.accumulates) {
-            ptx::tma_reduce_add_3d(&args.tensor_map_d, smem.d[slab], column, block.m,
+            ptx::tma_reduce_add_3d(&args.tensor_map_d, smem.d[slab], d_column, block.m,
                                    block.d_batch);
         } else {
-            ptx::tma_store_3d(&args.tensor_map_d, smem.d[slab], column, block.m, block.d_batch);
+            ptx::tma_store_3d(&args.tensor_map_d, smem.d[slab], d_column, block.m, block.d_batch);
         }
     }
 };

@@ -16,6 +16,7 @@ from deep_gemm.config.gemm_config import BLOCK_K
 from deep_gemm.config.legality import SMEM_CAPACITY
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import best_band
+from deep_gemm.config.sm90 import stores_heads
 from deep_gemm.config.sm100_config import MMA_M, TMEM_COLUMNS, Sm100GemmConfig
 
 NUM_SMS = 148
@@ -80,7 +81,10 @@ def candidates(problem: GemmProblem) -> Iterator[Sm100GemmConfig]:
         config = Sm100GemmConfig(
             *(block_n, MAX_STAGES, problem.grouping, *problem.mn_major, *problem.gran_k),
             d_bytes=problem.d_bytes,
+            has_head_gaps=problem.head_columns > 0,
         )
+        if not stores_heads(config, problem.head_columns):
+            continue
         while config.num_stages > MIN_STAGES and broken_rules(config):
             config = replace(config, num_stages=config.num_stages - 1)
         if not broken_rules(config):

@@ -28,6 +28,7 @@ class Sm100GemmConfig:
         gran_k_a: elements along K per scale factor of A: 32 or 128.
         gran_k_b: the same of B.
         d_bytes: bytes of an element of D: 2 for BF16, 4 for FP32.
+        has_head_gaps: whether D has columns between its heads' that are not written.
     """
 
     block_n: int
@@ -38,6 +39,7 @@ class Sm100GemmConfig:
     gran_k_a: int = BLOCK_K
     gran_k_b: int = BLOCK_K
     d_bytes: int = 2
+    has_head_gaps: bool = False
 
     @property
     def block_m(self) -> int:
@@ -125,7 +127,8 @@ class Sm100GemmConfig:
         """The kernel's name in a profile."""
         majors = "".join("t" if mn else "n" for mn in (self.a_is_mn_major, not self.b_is_mn_major))
         grouping = "m_grouped_" if self.grouping is Grouping.M_GROUPED else ""
-        return f"sm100_{grouping}fp8_gemm_{majors}" + ("_fp32" if self.d_bytes == 4 else "")
+        d = ("_fp32" if self.d_bytes == 4 else "") + ("_gaps" if self.has_head_gaps else "")
+        return f"sm100_{grouping}fp8_gemm_{majors}{d}"
 
     @property
     def name(self) -> str:

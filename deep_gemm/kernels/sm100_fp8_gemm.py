@@ -90,7 +90,11 @@ def _launch(
 
 
 def plan_sm100_dense(
-    problem: GemmProblem, selection: Sm100Selection, tensors: GemmTensors, accumulates: bool = False
+    problem: GemmProblem,
+    selection: Sm100Selection,
+    tensors: GemmTensors,
+    accumulates: bool = False,
+    head_splits: tuple[int, int, int] = (0, 0, 0),
 ) -> Plan:
     """Prepares D = A @ B.T; launch it with the addresses of a, b, d, sfa and sfb.
 
@@ -99,9 +103,11 @@ def plan_sm100_dense(
         selection: the configuration and the block order.
         tensors: of one product; scale factors are packed, int32 [1, rows, words], any strides.
         accumulates: D += A @ B.T instead.
+        head_splits: as for `plan_dense`.
     """
     config = selection.config
     arguments = _arguments(problem, selection, tensors, accumulates)
+    arguments.head_left, arguments.head_mid, arguments.head_right = head_splits
     rows = config.cluster_grid(problem.m, problem.n)[0]
     launch = _launch(problem, config, arguments, tensors, (), rows)
     every = (tensors.a, tensors.b, tensors.d, tensors.sfa, tensors.sfb)
