@@ -90,11 +90,15 @@ def multiply(
         exact = scaled(a, codes[0]), scaled(b, codes[1])
         if scales == "in blocks":
             codes = [in_blocks(x) for x in codes]
-            extra = [item for x, box in zip(codes, boxes[3:]) for item in tensor_map(x, box)]
+            extra = [
+                item for x, box in zip(codes, boxes[3:], strict=True) for item in tensor_map(x, box)
+            ]
         else:
             extra = list(codes)
         held += codes
-    arguments = [item for x, box in zip(held, boxes[:3]) for item in tensor_map(x, box)]
+    arguments = [
+        item for x, box in zip(held[:3], boxes[:3], strict=True) for item in tensor_map(x, box)
+    ]
     num_blocks = [-(-m // block_m), -(-n // block_n), -(-k // block_k)]
     test_triton.launch(
         text,

@@ -188,11 +188,12 @@ def signature(
     function: object, types: dict[str, str], constants: dict[str, int]
 ) -> tuple[object, dict[str, str], dict[str, int]]:
     """A kernel, the types of its parameters with the constants filled in, and the constants."""
-    filled = dict(types)
-    for key, value in types.items():
-        for constant, number in constants.items():
-            filled[key] = filled[key].replace(f"{{{constant}}}", str(number))
-        filled[key] = filled[key].replace("{N}", str(constants.get("BLOCK_N", 0) // 128))
+    numbers = {**constants, "N": constants.get("BLOCK_N", 0) // 128}
+    filled = {}
+    for key, text in types.items():
+        for name, number in numbers.items():
+            text = text.replace(f"{{{name}}}", str(number))
+        filled[key] = text
     return function, filled | dict.fromkeys(constants, "constexpr"), constants
 
 
