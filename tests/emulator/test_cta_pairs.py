@@ -127,3 +127,33 @@ def test_each_mistake_is_reported_as_what_it_is(name: str, order: Order) -> None
 def test_clusters_without_pairs(cluster_size: int) -> None:
     with pytest.raises(HazardError, match="^R34: .*no pairs"):
         run(program(), np.zeros((3, DATA_BYTES), np.uint8), cluster_size=cluster_size)
+
+
+@pytest.mark.parametrize("order", ORDERS[:2], ids=str)
+@pytest.mark.parametrize("stays", [True, False])
+def test_a_cta_that_may_leave_before_a_commit_arrives(stays: bool, order: Order) -> None:
+    """The even CTA tells the odd one of a copy of its own; the odd one has to wait for it.
+
+    Both have passed a barrier since the commit was issued, which does not tell that it has arrived.
+    """
+    passed = "barrier.cluster.arrive.relaxed.aligned; barrier.cluster.wait.aligned;"
+    body = f"""
+    {BEGIN} {CLUSTER} setp.eq.u32 %p5, %rank, 0;
+    @!%p5 bra PEER;
+    {allocate(32)} {fill(2048)}
+    mapa.shared::cluster.u32 %r9, %full, 1;
+    mov.b64 %rd12, {descriptor(0, 0, 128, 0)};
+    @%issues tcgen05.cp.cta_group::1.32x128b.warpx4 [%tmem], %rd12;
+    @%issues tcgen05.commit.cta_group::1.mbarrier::arrive::one.shared::cluster.b64 [%full];
+    @%issues tcgen05.commit.cta_group::1.mbarrier::arrive::one.shared::cluster.b64 [%r9];
+    {passed}
+    {wait(label="OWN")}
+    @%allocates tcgen05.dealloc.cta_group::1.sync.aligned.b32 %tmem, 32;
+    ret;
+    PEER: {passed} {wait(label="TOLD") if stays else ""} ret;
+    """
+    if stays:
+        run(body, MEMORY, order=order, cluster_size=2)
+    else:
+        with pytest.raises(HazardError, match="^R12: "):
+            run(body, MEMORY, order=order, cluster_size=2)

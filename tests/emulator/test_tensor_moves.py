@@ -212,6 +212,18 @@ def test_wrong_allocations(body: str, rule: str) -> None:
         run(f"{BEGIN} mov.u32 %tmem, 0; mov.u32 %own, 0; {body}")
 
 
+def test_freeing_takes_no_fences() -> None:
+    body = f"{BEGIN} {allocate(32)} {FILL} {load(1)} {WAIT} bar.sync 0; {FREE} %tmem, 32; ret;"
+    run(body)
+
+
+def test_what_is_allocated_again_is_undefined() -> None:
+    body = f"{BEGIN} {allocate(32)} {FILL} bar.sync 0; {FREE} %tmem, 32; {allocate(32)}"
+    run(f"{body} {load(1)} {WAIT} {end(32)}")
+    with pytest.raises(HazardError, match="^R26"):
+        run(f"{body} {load(1)} {WAIT} {show(1)} {end(32)}")
+
+
 @pytest.mark.parametrize("order", ORDERS, ids=str)
 def test_an_allocation_waits_for_columns(order: Order) -> None:
     """Warp 1 wants what warp 0 has, and gets it once warp 0 gives it back."""

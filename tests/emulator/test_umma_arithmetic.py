@@ -111,6 +111,8 @@ def test_any_element(a: list[int], b: list[int], c_bits: int, formats: tuple[str
 @example(a=[1] * K, b=[1] * K, c_bits=0, scales=(0, 0))
 @example(a=[0x7E] * K, b=[0x7E] * K, c_bits=0, scales=(254, 254))
 @example(a=[0] * K, b=[0] * K, c_bits=0, scales=(255, 127))
+# 32 products of 2^-152, which alignment to 2^-126 leaves nothing of.
+@example(a=[0x38] * K, b=[0x38] * K, c_bits=0, scales=(51, 51))
 def test_any_scaled_element(
     a: list[int], b: list[int], c_bits: int, scales: tuple[int, int]
 ) -> None:
