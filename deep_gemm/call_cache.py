@@ -124,11 +124,12 @@ def _guard() -> Callable[[Tensors], Check] | None:
 _caches: weakref.WeakSet[CallCache[Any]] = weakref.WeakSet()
 
 
-def _forget_all() -> None:
+def forget_calls() -> None:
+    """Make every call as if it were the first of its kind: in a forked child, and for tests."""
     for cache in _caches:
         cache.forget()
 
 
 # A plan has a lock, which some other thread may hold at the moment of a fork; and the parent's
 # kernels are of no use to a child, for which CUDA has to be another one.
-os.register_at_fork(after_in_child=_forget_all)
+os.register_at_fork(after_in_child=forget_calls)

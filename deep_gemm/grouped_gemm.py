@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.compiler import is_dynamo_compiling
 
+from deep_gemm import sm100_calls
 from deep_gemm.call_cache import CallCache
 from deep_gemm.calls import (
     Operand,
@@ -36,6 +37,7 @@ from deep_gemm.config.gemm_config import Grouping
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.kernels.arguments import GroupedLayout
 from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_m_grouped
+from deep_gemm.kernels.sm100_fp8_gemm import plan_sm100_m_grouped
 from deep_gemm.runtime.device import arch_of
 from deep_gemm.scaling import (
     NO_RECIPES,
@@ -46,6 +48,7 @@ from deep_gemm.scaling import (
     resolve_recipe,
 )
 from deep_gemm.settings import Settings, current, usable_sms
+from deep_gemm.sm100_operands import check_uncast
 from deep_gemm.tracing import has_no_memory
 from deep_gemm.utils.math import ceil_div
 
@@ -126,7 +129,8 @@ def m_grouped_fp8_gemm_nt_contiguous(
         recipe_a: (gran_m, gran_k), instead of `recipe` and together with `recipe_b`.
         recipe_b: (gran_n, gran_k).
         compiled_dims: accepted for compatibility; sizes are run-time values here.
-        disable_ue8m0_cast: accepted for compatibility; SM90 never rounds scale factors.
+        disable_ue8m0_cast: refuses FP32 scale factors on SM100, whose kernels take UE8M0; without
+            meaning on SM90.
         use_psum_layout: what `grouped_layout` holds. Rows behind the last group are not written.
         ensure_zero_padding: with `use_psum_layout`, False leaves D as it is in padding.
         expected_m_for_psum_layout: rows that a group is expected to have, for the choice of the
@@ -139,6 +143,8 @@ def m_grouped_fp8_gemm_nt_contiguous(
         UnsupportedArchitectureError: the device is not SM90.
         CompilationError: the kernel could not be compiled.
     """
+    if disable_ue8m0_cast:
+        check_uncast(a, b)
     if epilogue is not None:
         check_newer(epilogue=epilogue)
     if (grouped_layout is None) == (m_indices is None):
@@ -180,6 +186,8 @@ def m_grouped_fp8_gemm_nn_contiguous(
     Raises:
         ArgumentError: as `m_grouped_fp8_gemm_nt_contiguous`, which has the arguments too.
     """
+    if disable_ue8m0_cast:
+        check_uncast(a, b)
     data, sf = check_operand("b", b)
     for name, tensor in (("b[0]", data), ("b[1]", sf)):
         if tensor.dim() != 3:
@@ -233,7 +241,8 @@ def m_grouped_fp8_gemm_nt_masked(
         recipe_a: (gran_m, gran_k), instead of `recipe` and together with `recipe_b`.
         recipe_b: (gran_n, gran_k).
         compiled_dims: accepted for compatibility; sizes are run-time values here.
-        disable_ue8m0_cast: accepted for compatibility; SM90 never rounds scale factors.
+        disable_ue8m0_cast: refuses FP32 scale factors on SM100, whose kernels take UE8M0; without
+            meaning on SM90.
         epilogue: what else would be done with D; no kernel here has one: None.
         enable_overlap: whether blocks of D are signalled as they are done; not supported: False.
         max_block_n: of `enable_overlap`: None.
@@ -244,6 +253,8 @@ def m_grouped_fp8_gemm_nt_masked(
         UnsupportedArchitectureError: the device is not SM90.
         CompilationError: the kernel could not be compiled.
     """
+    if disable_ue8m0_cast:
+        check_uncast(a, b)
     overlap = enable_overlap or max_block_n is not None or signal is not None
     if overlap or epilogue is not None:
         check_newer(
@@ -338,19 +349,10 @@ def _check(tensors: Tensors, kind: Kind, settings: Settings) -> GemmProblem:
         check_shape("a[0]", x, (*batch, m, k), "[groups, m_max, k]")
     check_shape("b[0]", y, (num_groups, n, k), "[groups, n, k]")
     check_shape("d", d, (*batch, m, n), "[groups, m_max, n]" if batch else "[m, n]")
-    arch, recipe = arch_of(device), resolve_recipe(*kind.recipes)
-    if recipe != RECIPE_1D2D:
-        got = (recipe.gran_m, recipe.gran_n, recipe.gran_k)
-        refuse("recipe", "must be (1, 128, 128) for m-grouped products on SM90", got)
+    arch = arch_of(device)
     _check_layout(layout, m, num_groups, device, kind)
-    if m > 0:
-        check_scale_factors("a[1]", sfa, m, k, (1, 128), device, *batch)
-        check_scale_factors("b[1]", sfb, n, k, (128, 128), device, num_groups)
-        check_tma_operand("a[0]", x)
-        check_tma_operand("b[0]", y)
-        check_tma_rows("d", d)
     expected_m = kind.expected_m if kind.expected_m is not None else ceil_div(m, num_groups)
-    return GemmProblem(
+    problem = GemmProblem(
         *(min(expected_m, m), n, k, arch, usable_sms(device, settings)),
         grouping=Grouping.M_GROUPED,
         num_groups=num_groups,
@@ -359,6 +361,19 @@ def _check(tensors: Tensors, kind: Kind, settings: Settings) -> GemmProblem:
         block_multiple=settings.block_multiple,
         pdl=settings.pdl,
     )
+    if problem.is_sm100:
+        return sm100_calls.check_m_grouped(tensors, problem, kind.recipes, kind.is_masked)
+    recipe = resolve_recipe(*kind.recipes)
+    if recipe != RECIPE_1D2D:
+        got = (recipe.gran_m, recipe.gran_n, recipe.gran_k)
+        refuse("recipe", "must be (1, 128, 128) for m-grouped products on SM90", got)
+    if m > 0:
+        check_scale_factors("a[1]", sfa, m, k, (1, 128), device, *batch)
+        check_scale_factors("b[1]", sfb, n, k, (128, 128), device, num_groups)
+        check_tma_operand("a[0]", x)
+        check_tma_operand("b[0]", y)
+        check_tma_rows("d", d)
+    return problem
 
 
 def _check_layout(
@@ -374,24 +389,21 @@ def _check_layout(
 def _prepare(tensors: Tensors, problem: GemmProblem, kind: Kind) -> PlannedCall:
     if problem.m == 0:
         return PlannedCall()
-    x, y, *_ = tensors
-    transforms = needed(
-        operand_transform("a[0]", x),
-        operand_transform("b[0]", y),
-        *[as_it_is] * 6,
-    )
+    if problem.is_sm100:
+        first = sm100_calls.transforms_of(tensors, problem)
+    else:
+        first = operand_transform("a[0]", tensors[0]), operand_transform("b[0]", tensors[1])
+    transforms = needed(*first, *[as_it_is] * (8 - len(first)))
     check_addresses(tensors, transforms)
+    made = tensors
     if transforms is not None:
-        x, y = transforms[0](x), transforms[1](y)
-    _, _, d, sfa, sfb, layout = tensors
+        made = tuple(f(t) for f, t in zip(transforms, tensors, strict=False))  # type: ignore[assignment]
+    x, y, d, sfa, sfb, layout = made
     if not kind.is_masked:
         x, sfa, d = (tensor.unsqueeze(0) for tensor in (x, sfa, d))
-    plan = plan_m_grouped(
-        problem,
-        chosen(problem),
-        GemmTensors(x, sfa, y, sfb, d),
-        kind.layout,
-        layout,
-        kind.clears_padding,
-    )
-    return PlannedCall(plan, transforms)
+    matrices = GemmTensors(x, sfa, y, sfb, d)
+    rest = matrices, kind.layout, layout, kind.clears_padding
+    if problem.is_sm100:
+        selection = sm100_calls.chosen(problem)
+        return PlannedCall(plan_sm100_m_grouped(problem, selection, *rest), transforms)
+    return PlannedCall(plan_m_grouped(problem, chosen(problem), *rest), transforms)

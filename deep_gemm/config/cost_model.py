@@ -73,6 +73,10 @@ SECOND_TILE_TRAFFIC = 0.36
 """Share of B that a second tile of rows brings from HBM once more, where groups have few rows; read
 off tiles of 16 and 32 rows in that sweep."""
 
+SUM_CLOCKS = 1000.0
+SUM_BYTES_PER_CLOCK = 32.0
+"""What it takes to exchange and add up the parts of a split K. Not measured yet."""
+
 HBM_BYTES_PER_US = 2.372e6
 
 HBM_OVERLAP = 0.882
@@ -136,7 +140,10 @@ def epilogue_clocks(config: GemmConfig) -> float:
     stores = num_stores * (STORE_FP32_CLOCKS if is_fp32 else STORE_CLOCKS)
     further_rounds = config.num_store_rounds - 1
     rounds = further_rounds * (ROUND_FP32_CLOCKS if is_fp32 else ROUND_CLOCKS)
-    return EPILOGUE_CLOCKS + stores + rounds
+    parts = 0.0
+    if config.cluster_k > 1:
+        parts = SUM_CLOCKS + 4 * config.mma_rows * config.block_n / SUM_BYTES_PER_CLOCK
+    return EPILOGUE_CLOCKS + stores + rounds + parts
 
 
 def hbm_bytes(problem: GemmProblem, config: GemmConfig) -> float:
@@ -160,7 +167,7 @@ def estimate(problem: GemmProblem, config: GemmConfig) -> Estimate:
     waves = max(1.0, waves + 0.5) if problem.has_unknown_tiles(config) else ceil(waves)
     costs = k_block_costs(config)
     bound = max(costs, key=lambda name: costs[name])
-    block_clocks = problem.num_k_blocks * costs[bound] + epilogue_clocks(config)
+    block_clocks = problem.num_own_k_blocks(config) * costs[bound] + epilogue_clocks(config)
     compute_us = waves * block_clocks / CLOCKS_PER_US
     hbm_us = hbm_bytes(problem, config) / HBM_BYTES_PER_US
     longer, shorter = max(compute_us, hbm_us), min(compute_us, hbm_us)

@@ -6,9 +6,10 @@ import functools
 from collections.abc import Iterator
 from dataclasses import replace
 
-from deep_gemm.config.gemm_config import GemmConfig, Grouping
-from deep_gemm.config.legality import broken_rules, max_stages
+from deep_gemm.config.gemm_config import SF_GROUP, GemmConfig, Grouping
+from deep_gemm.config.legality import MAX_CLUSTER, broken_rules, max_stages
 from deep_gemm.config.problem import GemmProblem
+from deep_gemm.config.sm100_config import Sm100GemmConfig
 
 BLOCK_M = (16, 32, 64, 128, 256)
 
@@ -36,7 +37,7 @@ def block_m_candidates(problem: GemmProblem) -> tuple[int, ...]:
     return tuple(height for height in allowed if 64 <= height < 2 * m) or lowest
 
 
-def stores_heads(config: GemmConfig, head_columns: int) -> bool:
+def stores_heads(config: GemmConfig | Sm100GemmConfig, head_columns: int) -> bool:
     """Whether no slab of D reaches from one run of `head_columns` columns into the next."""
     return head_columns % (config.d_swizzle_bytes // config.d_bytes) == 0
 
@@ -61,12 +62,19 @@ def stages_and_rounds(shape: GemmConfig) -> tuple[tuple[int, int], ...]:
     return tuple(pairs)
 
 
-def cluster_candidates(problem: GemmProblem, block_m: int, block_n: int) -> list[tuple[int, int]]:
-    """Clusters that have two blocks to cover and two multiprocessors to run on."""
-    clusters = [(1, 1)]
+def cluster_candidates(
+    problem: GemmProblem, block_m: int, block_n: int
+) -> list[tuple[int, int, int]]:
+    """Clusters that have two blocks to cover, or that divide the work on all blocks once more, and
+    multiprocessors to run on."""
+    clusters = [(1, 1, 1)]
     if problem.num_sms >= 2:
-        clusters += [(2, 1)] * (problem.m > block_m)
-        clusters += [(1, 2)] * (problem.n > block_n)
+        clusters += [(2, 1, 1)] * (problem.m > block_m)
+        clusters += [(1, 2, 1)] * (problem.n > block_n)
+    if problem.splits_k:
+        num_blocks = -(-problem.m // block_m) * -(-problem.n // block_n)
+        most = min(problem.num_sms // num_blocks, -(-problem.num_k_blocks // SF_GROUP), MAX_CLUSTER)
+        clusters += [(1, 1, parts) for parts in range(2, most + 1) if block_n % (16 * parts) == 0]
     return clusters
 
 
@@ -83,14 +91,11 @@ def candidates(problem: GemmProblem) -> Iterator[GemmConfig]:
                 d_bytes=problem.d_bytes,
                 has_head_gaps=problem.head_columns > 0,
             )
-            for stages, rounds in stages_and_rounds(shape):
-                for cluster_m, cluster_n in cluster_candidates(problem, block_m, block_n):
-                    config = replace(
-                        shape,
-                        num_stages=stages,
-                        num_store_rounds=rounds,
-                        cluster_m=cluster_m,
-                        cluster_n=cluster_n,
-                    )
+            for cluster_m, cluster_n, cluster_k in cluster_candidates(problem, block_m, block_n):
+                in_cluster = replace(
+                    shape, cluster_m=cluster_m, cluster_n=cluster_n, cluster_k=cluster_k
+                )
+                for stages, rounds in stages_and_rounds(in_cluster):
+                    config = replace(in_cluster, num_stages=stages, num_store_rounds=rounds)
                     if stores_heads(config, problem.head_columns) and not broken_rules(config):
                         yield config

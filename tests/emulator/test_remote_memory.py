@@ -184,7 +184,7 @@ def test_a_remote_write_needs_a_proxy_fence_too() -> None:
         "ld.global.f16 %rs1, [%in];",
         "ld.local.u32 %r1, [%in];",
         "ld.global.strange.u32 %r1, [%in];",
-        "st.async.shared::cluster.mbarrier::complete_tx::bytes.u32 [%at], %r1, [%full];",
+        "st.async.release.global.u32 [%at], %r1;",
         "cvta.shared.u32 %r1, %at;",
         "mapa.shared::cta.u32 %r1, %at, 0;",
     ],

@@ -130,6 +130,29 @@ def test_a_bulk_copy_to_a_peer_counts_there(order: Any) -> None:
 
 
 @pytest.mark.parametrize("order", ORDERS[:3], ids=str)
+def test_a_remote_store_signals_its_peer(order: Any) -> None:
+    join = "barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;"
+    body = (
+        INIT.format(count=1, join=join)
+        + """
+        xor.b32 %r1, %rank, 1;
+        mapa.shared::cluster.u32 %r2, %full, %r1;
+        add.u32 %r3, %r2, 2048;
+        @%p1 mbarrier.arrive.expect_tx.shared::cta.b64 _, [%full], 4;
+        @%p1 st.async.shared::cluster.mbarrier::complete_tx::bytes.u32 [%r3], %tid, [%r2];
+        TRY:
+        mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 %p2, [%full], 0;
+        @!%p2 bra TRY;
+    """
+        + join
+    )
+    records = recorded(body, cluster_size=2, order=order)
+    for cta in range(2):
+        arrived = [one.phases for one in operations(records, cta, 0) if isinstance(one, Arrive)]
+        assert (Phase(1 - cta, "mbarrier", FULL, 0),) in arrived
+
+
+@pytest.mark.parametrize("order", ORDERS[:3], ids=str)
 def test_groups_of_cp_async(order: Any) -> None:
     body = """
         mul.lo.u32 %r1, %tid, 4;
