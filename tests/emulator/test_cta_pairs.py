@@ -7,6 +7,8 @@ import pytest
 
 from deep_gemm.emulator.errors import HazardError
 from deep_gemm.emulator.float_formats import E4M3
+from deep_gemm.emulator.tma import TensorMap
+from tests.emulator import small_kernels
 from tests.emulator.tensor_programs import (
     AFTER,
     BEFORE,
@@ -157,3 +159,72 @@ def test_a_cta_that_may_leave_before_a_commit_arrives(stays: bool, order: Order)
     else:
         with pytest.raises(HazardError, match="^R12: "):
             run(body, MEMORY, order=order, cluster_size=2)
+
+
+LOAD = "cp.async.bulk.tensor.2d{}.shared::cluster.global.mbarrier::complete_tx::bytes{}"
+
+
+def load_program(name: str, mask: str, place: str, issuers: str) -> str:
+    """Loads of 4 rows of 32 bytes, whose bytes the even CTA's mbarrier counts; each shows a word.
+
+    Args:
+        name: of the load.
+        mask: its operand of ranks, if it has one.
+        place: the mbarrier.
+        issuers: sets %p6 where a load is issued.
+    """
+    return f"""
+    .reg .pred %issues; setp.eq.u32 %issues, %tid, 0; setp.eq.u32 %p5, %rank, 0;
+    @%issues mbarrier.init.shared::cta.b64 [%full], 1;
+    fence.mbarrier_init.release.cluster;
+    {CLUSTER}
+    mapa.shared::cluster.u32 %r9, %full, 0;
+    and.pred %p6, %issues, %p5;
+    @%p6 mbarrier.arrive.expect_tx.shared::cta.b64 _, [%full], 256;
+    {issuers}
+    mov.b16 %rs1, 3;
+    mul.lo.u32 %r10, %rank, 4;
+    @%p6 {name}
+        [%at], [%map, {{0, %r10}}], [{place}]{mask};
+    @!%p5 bra UNTOLD;
+    {wait()}
+    UNTOLD: {CLUSTER}
+    shl.b32 %r8, %tid, 2; add.u32 %r8, %r8, %at; ld.shared.u32 %r8, [%r8];
+    st.global.u32 [%mine], %r8;
+    {CLUSTER} ret;
+    """
+
+
+WORDS = np.arange(64, dtype=np.uint32)
+ALL = "mov.pred %p6, %issues;"
+
+
+def run_load(body: str, order: Order) -> np.ndarray:
+    tensor_map = TensorMap.from_fields(0, WORDS.ctypes.data, (32, 8), (32,), (32, 4), swizzle=0)
+    return small_kernels.run(
+        body, WORDS, cluster_size=2, order=order, tensor_map=tensor_map, target="sm_100a"
+    )
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+def test_loads_of_both_tell_the_even_cta(order: Order) -> None:
+    out = run_load(load_program(LOAD.format(".cta_group::2", ""), "", "%r9", ALL), order)
+    assert out[:32].tolist() == WORDS[:32].tolist()
+    assert out[1024:1056].tolist() == WORDS[32:].tolist()
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+@pytest.mark.parametrize(
+    "modifiers",
+    [(".cta_group::2", ".multicast::cluster"), ("", ".multicast::cluster.cta_group::2")],
+)
+def test_a_load_for_both_tells_the_even_cta(modifiers: tuple[str, str], order: Order) -> None:
+    out = run_load(load_program(LOAD.format(*modifiers), ", %rs1", "%full", ""), order)
+    assert out[:32].tolist() == WORDS[:32].tolist()
+    assert out[1024:1056].tolist() == WORDS[:32].tolist()
+
+
+@pytest.mark.parametrize("order", ORDERS[:2], ids=str)
+def test_a_load_by_itself_does_not_tell_the_peer(order: Order) -> None:
+    with pytest.raises(HazardError, match="^R34: a TMA load without .cta_group::2"):
+        run_load(load_program(LOAD.format("", ""), "", "%r9", ALL), order)

@@ -194,6 +194,13 @@ MISTAKES: dict[str, tuple[dict[str, str], str]] = {
         {"first": SCALED.replace("[%r15]", "[%r15+0x10000]")},
         "R20",
     ),
+    "copied to a column that is no multiple of four": (
+        {
+            "copied": f"{COPY} add.u32 %r9, %tmem, 258;"
+            " @%issues tcgen05.cp.cta_group::1.32x128b.warpx4 [%r9], %rd12;"
+        },
+        "R20",
+    ),
     "issued by a whole warp": ({"first": SCALED.replace("@%issues", "@%allocates")}, "R8"),
     "an allocation of another cta_group": (
         {"freed": PROGRAM["freed"].replace("::1", "::2")},
