@@ -174,6 +174,7 @@ __all__ = [
     "quantize_per_token",
     "quantize_silu_mul",
     "quantize_swiglu",
+    "read_problems",
     "set_mk_alignment_for_contiguous_layout",
     "set_num_sms",
     "testing",

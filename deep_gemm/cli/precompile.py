@@ -89,6 +89,8 @@ def _problems(options: argparse.Namespace) -> list[ProblemRange]:
     """
     if not options.model and not options.problems:
         raise ArgumentError("--model or --problems must be given")
+    if options.bundle is not None and not options.bundle.parent.is_dir():
+        raise ArgumentError(f"--bundle: the folder {options.bundle.parent} must exist")
     of_models = (
         problems_of_model(
             model,
@@ -105,7 +107,10 @@ def _problems(options: argparse.Namespace) -> list[ProblemRange]:
 
 
 def _bar() -> Progress:
-    # On stderr, as everything that is not a result; without a terminal nothing is drawn.
+    """On stderr, so that it does not mix with the output in a pipe; on a terminal only."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
+    is_shown = console.is_terminal
+    return Progress(
+        *columns, TimeElapsedColumn(), console=console, transient=True, disable=not is_shown
+    )
