@@ -3,7 +3,7 @@
 Importing this package touches neither CUDA nor a compiler.
 """
 
-from deep_gemm import jit_kernels, legacy, testing, utils
+from deep_gemm import jit_kernels, legacy, operators, testing, utils
 from deep_gemm._version import __version__
 from deep_gemm.errors import (
     ArgumentError,
@@ -151,6 +151,7 @@ __all__ = [
     "k_grouped_fp8_gemm_nt_contiguous",
     "k_grouped_wgrad_gemm_fp8_fp8_fp32_nt",
     "legacy",
+    "operators",
     "m_grouped_fp8_fp4_gemm_nn_contiguous",
     "m_grouped_fp8_fp4_gemm_nt_contiguous",
     "m_grouped_fp8_fp4_gemm_nt_masked",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from torch.compiler import is_dynamo_compiling
 
+from deep_gemm import sm100_calls
 from deep_gemm.call_cache import CallCache
 from deep_gemm.calls import (
     Operand,
@@ -35,6 +37,7 @@ from deep_gemm.config.gemm_config import Grouping
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.kernels.arguments import GroupedLayout
 from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_m_grouped
+from deep_gemm.kernels.sm100_fp8_gemm import plan_sm100_m_grouped
 from deep_gemm.runtime.device import arch_of
 from deep_gemm.scaling import (
     NO_RECIPES,
@@ -45,25 +48,25 @@ from deep_gemm.scaling import (
     resolve_recipe,
 )
 from deep_gemm.settings import Settings, current, usable_sms
+from deep_gemm.sm100_operands import check_uncast
+from deep_gemm.tracing import has_no_memory
 from deep_gemm.utils.math import ceil_div
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """x, y, d, sfa, sfb and the grouped layout."""
 
 
-class _Kind(NamedTuple):
+class Kind(NamedTuple):
     """What a call asks for beyond its tensors; a part of its key, and so made at every call.
 
     Attributes:
         layout: what the grouped layout holds.
-        alignment: rows to a multiple of which groups begin.
         clears_padding: rows of D between groups become zero.
         expected_m: rows that a group is expected to have; None if the caller does not say.
         recipes: of the scale factors.
     """
 
     layout: GroupedLayout
-    alignment: int
     clears_padding: bool
     expected_m: int | None
     recipes: Recipes
@@ -115,7 +118,8 @@ def m_grouped_fp8_gemm_nt_contiguous(
         recipe_a: (gran_m, gran_k), instead of `recipe` and together with `recipe_b`.
         recipe_b: (gran_n, gran_k).
         compiled_dims: accepted for compatibility; sizes are run-time values here.
-        disable_ue8m0_cast: accepted for compatibility; SM90 never rounds scale factors.
+        disable_ue8m0_cast: refuses FP32 scale factors on SM100, whose kernels take UE8M0; without
+            meaning on SM90.
         use_psum_layout: what `grouped_layout` holds. Rows behind the last group are not written.
         ensure_zero_padding: with `use_psum_layout`, False leaves D as it is in padding.
         expected_m_for_psum_layout: rows that a group is expected to have, for the choice of the
@@ -128,6 +132,8 @@ def m_grouped_fp8_gemm_nt_contiguous(
         UnsupportedArchitectureError: the device is not SM90.
         CompilationError: the kernel could not be compiled.
     """
+    if disable_ue8m0_cast:
+        check_uncast(a, b)
     if epilogue is not None:
         check_newer(epilogue=epilogue)
     if (grouped_layout is None) == (m_indices is None):
@@ -138,15 +144,14 @@ def m_grouped_fp8_gemm_nt_contiguous(
         refuse("expected_m_for_psum_layout", rule, expected_m_for_psum_layout)
     if expected_m_for_psum_layout is not None:
         check_positive("expected_m_for_psum_layout", expected_m_for_psum_layout)
-    kind = _Kind(
+    kind = Kind(
         GroupedLayout.ROW_ENDS if use_psum_layout else GroupedLayout.ROW_IDS,
-        current().mk_alignment,
         ensure_zero_padding,
         expected_m_for_psum_layout,
         (recipe, recipe_a, recipe_b),
     )
     layout = m_indices if grouped_layout is None else grouped_layout
-    _m_grouped(check_operand("a", a), check_operand("b", b), d, layout, kind)
+    run_m_grouped(a, b, d, layout, kind)
 
 
 def m_grouped_fp8_gemm_nn_contiguous(
@@ -172,6 +177,8 @@ def m_grouped_fp8_gemm_nn_contiguous(
     Raises:
         ArgumentError: as `m_grouped_fp8_gemm_nt_contiguous`, which has the arguments too.
     """
+    if disable_ue8m0_cast:
+        check_uncast(a, b)
     data, sf = check_operand("b", b)
     for name, tensor in (("b[0]", data), ("b[1]", sf)):
         if tensor.dim() != 3:
@@ -225,7 +232,8 @@ def m_grouped_fp8_gemm_nt_masked(
         recipe_a: (gran_m, gran_k), instead of `recipe` and together with `recipe_b`.
         recipe_b: (gran_n, gran_k).
         compiled_dims: accepted for compatibility; sizes are run-time values here.
-        disable_ue8m0_cast: accepted for compatibility; SM90 never rounds scale factors.
+        disable_ue8m0_cast: refuses FP32 scale factors on SM100, whose kernels take UE8M0; without
+            meaning on SM90.
         epilogue: what else would be done with D; no kernel here has one: None.
         enable_overlap: whether blocks of D are signalled as they are done; not supported: False.
         max_block_n: of `enable_overlap`: None.
@@ -236,6 +244,8 @@ def m_grouped_fp8_gemm_nt_masked(
         UnsupportedArchitectureError: the device is not SM90.
         CompilationError: the kernel could not be compiled.
     """
+    if disable_ue8m0_cast:
+        check_uncast(a, b)
     overlap = enable_overlap or max_block_n is not None or signal is not None
     if overlap or epilogue is not None:
         check_newer(
@@ -245,8 +255,8 @@ def m_grouped_fp8_gemm_nt_masked(
             signal=signal,
         )
     check_positive("expected_m", expected_m)
-    kind = _Kind(GroupedLayout.ROW_COUNTS, 1, False, expected_m, (recipe, recipe_a, recipe_b))
-    _m_grouped(check_operand("a", a), check_operand("b", b), d, masked_m, kind)
+    kind = Kind(GroupedLayout.ROW_COUNTS, False, expected_m, (recipe, recipe_a, recipe_b))
+    run_m_grouped(a, b, d, masked_m, kind)
 
 
 fp8_m_grouped_gemm_nt_masked = m_grouped_fp8_gemm_nt_masked
@@ -255,15 +265,39 @@ m_grouped_fp8_fp4_gemm_nt_contiguous = m_grouped_fp8_gemm_nt_contiguous
 m_grouped_fp8_fp4_gemm_nn_contiguous = m_grouped_fp8_gemm_nn_contiguous
 
 
-def _m_grouped(
-    a: Operand, b: Operand, d: torch.Tensor, layout: torch.Tensor | None, kind: _Kind
-) -> None:
-    (x, sfa), (y, sfb) = a, b
+def run_m_grouped(a: Operand, b: Operand, d: torch.Tensor, layout: Any, kind: Kind) -> None:
+    """What the public functions do once they know what a call asks for."""
+    if is_dynamo_compiling():
+        return _run_any(a, b, d, layout, kind)
+    try:
+        (x, sfa), (y, sfb) = a, b
+        hint = d.shape, kind.expected_m
+    except (TypeError, ValueError, AttributeError):
+        return _run_any(a, b, d, layout, kind)
+    launch = _calls.recent.find(hint, (x, y, d, sfa, sfb, layout), (current(), kind))
+    if launch is not None:
+        x_at, y_at, d_at, sfa_at = x.data_ptr(), y.data_ptr(), d.data_ptr(), sfa.data_ptr()
+        if not (x_at | y_at | d_at | sfa_at) % TMA_ALIGNMENT:
+            # D and SFA once more, for rows that TMA does not reach.
+            others = sfb.data_ptr(), layout.data_ptr(), d_at, sfa_at
+            return launch(x_at, y_at, d_at, sfa_at, *others)
+    return _run_any(a, b, d, layout, kind)
+
+
+def _run_any(a: Operand, b: Operand, d: torch.Tensor, layout: object, kind: Kind) -> None:
+    """Calls of every kind: the first of a kind, rare ones, and those that are only recorded."""
+    (x, sfa), (y, sfb) = check_operand("a", a), check_operand("b", b)
     check_is_tensor("d", d)
+    tensors = x, y, d, sfa, sfb, check_is_tensor(_layout_name(kind), layout)
+    if is_dynamo_compiling() or has_no_memory(d):
+        torch.ops.deep_gemm.m_grouped_fp8_gemm_nt(
+            *(x, sfa, y, sfb, d, tensors[5], int(kind.layout)),
+            *(kind.clears_padding, kind.expected_m, *kind.recipes),
+        )
+        return
     settings = current()
     if kind.recipes != NO_RECIPES:
         kind = kind._replace(recipes=hashable(kind.recipes))
-    tensors = x, y, d, sfa, sfb, check_is_tensor(_layout_name(kind), layout)
     key = (
         *(kind, settings, sfa.data_ptr() % 16 == 0),
         *((t.shape, t.stride(), t.dtype, t.device) for t in tensors),
@@ -273,16 +307,20 @@ def _m_grouped(
         call = _calls.remember(key, _prepare(tensors, _check(tensors, kind, settings), kind))
     elif (x.data_ptr() | y.data_ptr() | d.data_ptr()) % TMA_ALIGNMENT:
         check_addresses(tensors, call.transforms)
-    # D and SFA once more, for rows that TMA does not reach.
     every = (*tensors, d, sfa)
-    call.run(every, None, tuple(tensor.data_ptr() for tensor in every))
+    addresses = tuple(tensor.data_ptr() for tensor in every)
+    if call.plan and call.transforms is None and addresses[3] % TMA_ALIGNMENT == 0:
+        _calls.recent.remember(
+            (d.shape, kind.expected_m), tensors, (settings, kind), call.plan.launch
+        )
+    call.run(every, None, addresses)
 
 
-def _layout_name(kind: _Kind) -> str:
+def _layout_name(kind: Kind) -> str:
     return "masked_m" if kind.is_masked else "grouped_layout"
 
 
-def _check(tensors: Tensors, kind: _Kind, settings: Settings) -> GemmProblem:
+def _check(tensors: Tensors, kind: Kind, settings: Settings) -> GemmProblem:
     """Checks everything but the addresses, which differ from call to call."""
     x, y, d, sfa, sfb, layout = tensors
     device = x.device
@@ -300,31 +338,35 @@ def _check(tensors: Tensors, kind: _Kind, settings: Settings) -> GemmProblem:
         check_shape("a[0]", x, (*batch, m, k), "[groups, m_max, k]")
     check_shape("b[0]", y, (num_groups, n, k), "[groups, n, k]")
     check_shape("d", d, (*batch, m, n), "[groups, m_max, n]" if batch else "[m, n]")
-    arch, recipe = arch_of(device), resolve_recipe(*kind.recipes)
+    arch = arch_of(device)
+    _check_layout(layout, m, num_groups, device, kind)
+    expected_m = kind.expected_m if kind.expected_m is not None else ceil_div(m, num_groups)
+    problem = GemmProblem(
+        *(min(expected_m, m), n, k, arch, usable_sms(device, settings)),
+        grouping=Grouping.M_GROUPED,
+        num_groups=num_groups,
+        alignment=1 if kind.is_masked else settings.mk_alignment,
+        d_bytes=d.element_size(),
+        block_multiple=settings.block_multiple,
+        pdl=settings.pdl,
+    )
+    if problem.is_sm100:
+        return sm100_calls.check_m_grouped(tensors, problem, kind.recipes, kind.is_masked)
+    recipe = resolve_recipe(*kind.recipes)
     if recipe != RECIPE_1D2D:
         got = (recipe.gran_m, recipe.gran_n, recipe.gran_k)
         refuse("recipe", "must be (1, 128, 128) for m-grouped products on SM90", got)
-    _check_layout(layout, m, num_groups, device, kind)
     if m > 0:
         check_scale_factors("a[1]", sfa, m, k, (1, 128), device, *batch)
         check_scale_factors("b[1]", sfb, n, k, (128, 128), device, num_groups)
         check_tma_operand("a[0]", x)
         check_tma_operand("b[0]", y)
         check_tma_rows("d", d)
-    expected_m = kind.expected_m if kind.expected_m is not None else ceil_div(m, num_groups)
-    return GemmProblem(
-        *(min(expected_m, m), n, k, arch, usable_sms(device, settings)),
-        grouping=Grouping.M_GROUPED,
-        num_groups=num_groups,
-        alignment=kind.alignment,
-        d_bytes=d.element_size(),
-        block_multiple=settings.block_multiple,
-        pdl=settings.pdl,
-    )
+    return problem
 
 
 def _check_layout(
-    layout: torch.Tensor, m: int, num_groups: int, device: torch.device, kind: _Kind
+    layout: torch.Tensor, m: int, num_groups: int, device: torch.device, kind: Kind
 ) -> None:
     name = _layout_name(kind)
     check_index(name, layout, device)
@@ -333,27 +375,24 @@ def _check_layout(
         refuse(name, f"must have {meaning} = {size} elements", f"shape {tuple(layout.shape)}")
 
 
-def _prepare(tensors: Tensors, problem: GemmProblem, kind: _Kind) -> PlannedCall:
+def _prepare(tensors: Tensors, problem: GemmProblem, kind: Kind) -> PlannedCall:
     if problem.m == 0:
         return PlannedCall()
-    x, y, *_ = tensors
-    transforms = needed(
-        operand_transform("a[0]", x),
-        operand_transform("b[0]", y),
-        *[as_it_is] * 6,
-    )
+    if problem.is_sm100:
+        first = sm100_calls.transforms_of(tensors, problem)
+    else:
+        first = operand_transform("a[0]", tensors[0]), operand_transform("b[0]", tensors[1])
+    transforms = needed(*first, *[as_it_is] * (8 - len(first)))
     check_addresses(tensors, transforms)
+    made = tensors
     if transforms is not None:
-        x, y = transforms[0](x), transforms[1](y)
-    _, _, d, sfa, sfb, layout = tensors
+        made = tuple(f(t) for f, t in zip(transforms, tensors, strict=False))  # type: ignore[assignment]
+    x, y, d, sfa, sfb, layout = made
     if not kind.is_masked:
         x, sfa, d = (tensor.unsqueeze(0) for tensor in (x, sfa, d))
-    plan = plan_m_grouped(
-        problem,
-        chosen(problem),
-        GemmTensors(x, sfa, y, sfb, d),
-        kind.layout,
-        layout,
-        kind.clears_padding,
-    )
-    return PlannedCall(plan, transforms)
+    matrices = GemmTensors(x, sfa, y, sfb, d)
+    rest = matrices, kind.layout, layout, kind.clears_padding
+    if problem.is_sm100:
+        selection = sm100_calls.chosen(problem)
+        return PlannedCall(plan_sm100_m_grouped(problem, selection, *rest), transforms)
+    return PlannedCall(plan_m_grouped(problem, chosen(problem), *rest), transforms)

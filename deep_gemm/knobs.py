@@ -116,7 +116,7 @@ def _one_of(*words: str) -> Callable[[str], str]:
 emulator_arch = Knob(
     "DG_EMULATOR_ARCH",
     "90a",
-    _one_of("90a"),
+    _one_of("90a", "100a", "103a"),
     "Architecture whose kernels run in the emulator for tensors on the CPU.",
 )
 emulator_timing = Knob(

@@ -11,6 +11,7 @@ from deep_gemm.config.gemm_config import GemmConfig, Grouping
 from deep_gemm.config.kernel_set import offered_kernels
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.sm90 import candidates
+from deep_gemm.config.sm100_config import Sm100GemmConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Selection:
     band: int
 
 
-def best_band(problem: GemmProblem, config: GemmConfig) -> int:
+def best_band(problem: GemmProblem, config: GemmConfig | Sm100GemmConfig) -> int:
     """The band height for which the blocks in flight together touch the fewest bytes of A and B."""
     rows, columns = config.cluster_grid(problem.m, problem.n)
     in_flight = max(1, problem.num_sms // config.cluster_size)
