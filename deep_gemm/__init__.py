@@ -91,6 +91,13 @@ from deep_gemm.utils import (
     uneven_all_gather,
     unpack_ue8m0_from_int,
 )
+from deep_gemm.warm_up import (
+    Precompiled,
+    ProblemRange,
+    precompile,
+    problems_of_model,
+    read_problems,
+)
 
 __all__ = [
     "fp8_gemm_nt_skip_head_mid",
@@ -159,11 +166,16 @@ __all__ = [
     "per_custom_dims_cast_to_fp8",
     "per_token_cast_to_fp4",
     "per_token_cast_to_fp8",
+    "Precompiled",
+    "precompile",
+    "ProblemRange",
+    "problems_of_model",
     "quantize_per_block",
     "quantize_per_channel",
     "quantize_per_token",
     "quantize_silu_mul",
     "quantize_swiglu",
+    "read_problems",
     "set_mk_alignment_for_contiguous_layout",
     "set_num_sms",
     "testing",

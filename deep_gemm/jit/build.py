@@ -36,6 +36,7 @@ class _Builds:
         self.slots: dict[str, _Slot] = {}
         self.cache: CacheLayers | None = None
         self.num_forbidden = 0
+        self.num_compiled = 0
 
     def slot(self, key: str) -> _Slot:
         with self.lock:
@@ -107,8 +108,15 @@ def _load_or_compile(
         kernel = cache.get(source.name, key)
         if kernel is None:
             kernel = compiler.compile(source)
+            with _builds.lock:
+                _builds.num_compiled += 1
             cache.put(kernel, key, source.text)
     return kernel
+
+
+def num_compiled() -> int:
+    """Kernels that this process has compiled so far, not those that it found."""
+    return _builds.num_compiled
 
 
 def cache_key(source: KernelSource, compiler: Compiler) -> str:
