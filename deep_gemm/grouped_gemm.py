@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.compiler import is_dynamo_compiling
@@ -35,14 +35,13 @@ from deep_gemm.checks import (
 )
 from deep_gemm.config.gemm_config import Grouping
 from deep_gemm.config.problem import GemmProblem
-from deep_gemm.kernels.arguments import GroupedLayout
+from deep_gemm.grouped_options import ROW_COUNTS, ROW_ENDS, ROW_IDS, Kind, Options
 from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_m_grouped
 from deep_gemm.kernels.sm100_fp8_gemm import plan_sm100_m_grouped
 from deep_gemm.runtime.device import arch_of
 from deep_gemm.scaling import (
     NO_RECIPES,
     RECIPE_1D2D,
-    Recipes,
     check_scale_factors,
     hashable,
     resolve_recipe,
@@ -54,38 +53,6 @@ from deep_gemm.utils.math import ceil_div
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """x, y, d, sfa, sfb and the grouped layout."""
-
-
-Options = tuple[GroupedLayout, bool, int | None, Recipes]
-"""A `Kind` before it has names, whose making takes a tenth of a call's time."""
-
-ROW_IDS, ROW_ENDS, ROW_COUNTS = GroupedLayout
-
-
-class Kind(NamedTuple):
-    """What a call asks for beyond its tensors; a part of its key.
-
-    Attributes:
-        layout: what the grouped layout holds.
-        clears_padding: rows of D between groups become zero.
-        expected_m: rows that a group is expected to have; None if the caller does not say.
-        recipes: of the scale factors.
-    """
-
-    layout: GroupedLayout
-    clears_padding: bool
-    expected_m: int | None
-    recipes: Recipes
-
-    @property
-    def is_masked(self) -> bool:
-        """Whether each group has a matrix of A and D for itself."""
-        return self.layout == ROW_COUNTS
-
-    @property
-    def name_of_expected_m(self) -> str:
-        """That argument's name."""
-        return "expected_m" if self.is_masked else "expected_m_for_psum_layout"
 
 
 _calls: CallCache[PlannedCall] = CallCache()
