@@ -7,7 +7,7 @@ from math import gcd
 import torch
 from torch.compiler import is_dynamo_compiling
 
-from deep_gemm import sm100_calls
+from deep_gemm import knobs, sm100_calls
 from deep_gemm.call_cache import CallCache
 from deep_gemm.calls import (
     Operand,
@@ -322,6 +322,7 @@ def _check(
         block_multiple=settings.block_multiple,
         head_columns=gcd(head_splits[0], head_splits[2]),
         pdl=settings.pdl,
+        few_kernels=knobs.few_kernels.get(),
     )
 
 

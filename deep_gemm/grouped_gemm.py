@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.compiler import is_dynamo_compiling
 
-from deep_gemm import sm100_calls
+from deep_gemm import knobs, sm100_calls
 from deep_gemm.call_cache import CallCache
 from deep_gemm.calls import (
     Operand,
@@ -327,6 +327,7 @@ def _check(tensors: Tensors, kind: Kind, settings: Settings) -> GemmProblem:
         d_bytes=d.element_size(),
         block_multiple=settings.block_multiple,
         pdl=settings.pdl,
+        few_kernels=knobs.few_kernels.get(),
     )
     if problem.is_sm100:
         return sm100_calls.check_m_grouped(tensors, problem, kind.recipes, kind.is_masked)

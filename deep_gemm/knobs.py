@@ -99,6 +99,12 @@ jit_record = Knob(
     Path,
     "A file to which each problem that a process meets is appended, for precompile.",
 )
+few_kernels = Knob(
+    "DG_FEW_KERNELS",
+    False,
+    _flag,
+    "1: single and m-grouped products use a few kernels only, all of which can be precompiled.",
+)
 print_configs = Knob(
     "DG_PRINT_CONFIGS", False, _flag, "1: print each problem's chosen configuration, and why."
 )
@@ -148,6 +154,7 @@ ALL: tuple[Knob[object], ...] = (  # type: ignore[assignment]
     nvcc_prepend_flags,
     nvcc_append_flags,
     jit_record,
+    few_kernels,
     print_configs,
     emulator_arch,
     emulator_timing,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from deep_gemm import knobs
 from deep_gemm.checks import refuse
 from deep_gemm.config.gemm_config import GemmConfig, Grouping
 from deep_gemm.config.models import dense_shapes, expert_shapes, model_of
@@ -63,6 +64,7 @@ def problems_of_model(
     num_sms: int = NUM_SMS,
     alignment: int = ALIGNMENT,
     arch: str = ARCH,
+    few_kernels: bool | None = None,
 ) -> list[ProblemRange]:
     """The FP8 products that serving a model needs: single ones for every M up to `max_m`, and those
     of its experts, contiguous and masked, for every number of rows up to that per expert.
@@ -75,6 +77,7 @@ def problems_of_model(
         num_sms: multiprocessors that kernels may use: the device's, unless limited by settings.
         alignment: rows to a multiple of which groups of the contiguous layout begin.
         arch: architecture that is compiled for.
+        few_kernels: whether calls are confined to few kernels; by default as DG_FEW_KERNELS says.
 
     Raises:
         ArgumentError: no such model, or a number is not positive.
@@ -85,11 +88,17 @@ def problems_of_model(
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 refuse(name, "must be a positive int", repr(value))
     sizes = model_of(model)
-    products = [GemmProblem(1, n, k, arch, num_sms) for n, k in dense_shapes(sizes, tp)]
+    few = knobs.few_kernels.get() if few_kernels is None else few_kernels
+    products = [
+        GemmProblem(1, n, k, arch, num_sms, few_kernels=few) for n, k in dense_shapes(sizes, tp)
+    ]
     for groups, n, k in expert_shapes(sizes, tp, ep):
         for rows in (alignment, MASKED_ALIGNMENT):
-            kind = {"grouping": Grouping.M_GROUPED, "num_groups": groups, "alignment": rows}
-            products.append(GemmProblem(1, n, k, arch, num_sms, **kind))  # type: ignore[arg-type]
+            products.append(
+                GemmProblem(
+                    *(1, n, k, arch, num_sms, Grouping.M_GROUPED, groups, rows), few_kernels=few
+                )
+            )
     return [ProblemRange(product, max_m) for product in products]
 
 

@@ -51,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, number, meaning in numbers:
         text = meaning if number is None else f"{meaning} ({number})"
         parser.add_argument(name, type=positive_integer, default=number, help=text)
+    parser.add_argument(
+        "--few-kernels",
+        action="store_true",
+        default=None,
+        help="only the few kernels that calls use under DG_FEW_KERNELS=1",
+    )
     parser.add_argument("--arch", choices=[ARCH], default=ARCH, help=f"architecture ({ARCH})")
     parser.add_argument("--bundle", type=Path, help="write all of the kernels to this tar, too")
 
@@ -100,6 +106,7 @@ def _problems(options: argparse.Namespace) -> list[ProblemRange]:
             num_sms=options.num_sms,
             alignment=options.alignment,
             arch=options.arch,
+            few_kernels=options.few_kernels,
         )
         for model in options.model
     )

@@ -50,8 +50,10 @@ def best_band(problem: GemmProblem, config: GemmConfig | Sm100GemmConfig) -> int
 
 
 def offered(problem: GemmProblem) -> Iterable[GemmConfig]:
-    """What a problem's kernel is chosen from: of those that are kept for serving, else of all."""
-    return offered_kernels(problem) or candidates(problem)
+    """What a problem's kernel is chosen from: all candidates, or if it is confined to few kernels
+    and of a kind that these serve, those."""
+    few = offered_kernels(problem) if problem.few_kernels else []
+    return few or candidates(problem)
 
 
 def ranked(
