@@ -15,6 +15,7 @@ from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.sm100 import Sm100Selection, select
 from deep_gemm.kernels.fp8_gemm import GemmTensors
 from deep_gemm.kernels.sm100_fp8_gemm import plan_sm100_dense
+from deep_gemm.record import record
 from deep_gemm.runtime.launch import Plan
 from deep_gemm.scaling import Recipes
 from deep_gemm.settings import Settings, usable_sms
@@ -118,6 +119,7 @@ def chosen(problem: GemmProblem) -> Sm100Selection:
     if selection is None:
         rule = "leaves no kernel for this problem"
         refuse("block_size_multiple_of", rule, problem.block_multiple)
+    record(problem)
     if knobs.print_configs.get():
         print(f"{problem}: {selection}", file=sys.stderr)
     return selection

@@ -12,15 +12,17 @@ from pathlib import Path
 
 from deep_gemm import knobs
 from deep_gemm.checks import refuse
-from deep_gemm.config.gemm_config import GemmConfig, Grouping
+from deep_gemm.config.gemm_config import Grouping
 from deep_gemm.config.models import dense_shapes, expert_shapes, model_of
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.problem_file import read_problems
-from deep_gemm.config.reach import ProblemRange, kernels_of
+from deep_gemm.config.reach import Config, ProblemRange, kernels_of
+from deep_gemm.config.sm100_config import Sm100GemmConfig
 from deep_gemm.jit.build import build, cache_key, num_compiled
 from deep_gemm.jit.codegen import generate, generate_k_group_maps
 from deep_gemm.jit.compiler import CompiledKernel, select_compiler
 from deep_gemm.jit.source import KernelSource
+from deep_gemm.kernels.sm100_fp8_gemm import generate_sm100
 
 __all__ = ["Precompiled", "ProblemRange", "precompile", "problems_of_model", "read_problems"]
 
@@ -145,14 +147,17 @@ def sources_of(problems: Iterable[ProblemRange]) -> Iterator[KernelSource]:
     for arch, ranges in groupby(by_arch, key=lambda range_: range_.problem.arch):
         configs = kernels_of(ranges)
         for config in sorted(configs, key=_effort, reverse=True):
-            yield generate(config, arch)
+            if isinstance(config, Sm100GemmConfig):
+                yield generate_sm100(config, arch)
+            else:
+                yield generate(config, arch)
         if any(config.grouping is Grouping.K_GROUPED for config in configs):
             yield generate_k_group_maps(arch)
 
 
-def _effort(config: GemmConfig) -> int:
-    """Grows with the time that a kernel takes to compile: with what a math thread holds."""
-    return config.held_registers
+def _effort(config: Config) -> int:
+    """Grows with the time that a kernel takes to compile: on SM90 with what a thread holds."""
+    return config.block_n if isinstance(config, Sm100GemmConfig) else config.held_registers
 
 
 def _build_all(

@@ -14,12 +14,14 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from deep_gemm.config.gemm_config import GRAN_N, Grouping
+from deep_gemm.config.gemm_config import BLOCK_K, GRAN_N, Grouping
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.reach import ProblemRange
 from deep_gemm.errors import ArgumentError
 
 MAX_DIMENSION = 2**31 - 1
+
+ARCHS = ("90a", "100a", "103a")
 
 Parser = Callable[[Any], Any]
 
@@ -48,15 +50,18 @@ def _grouping(value: Any) -> Grouping:
     return Grouping[_one_of(*(grouping.name.lower() for grouping in Grouping))(value).upper()]
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    if not isinstance(value, list) or len(value) != 2:
-        raise ValueError("must be a list of two")
-    first, second = map(_integer(), value)
-    return first, second
+def _pair_of(parse: Parser) -> Parser:
+    def parse_pair(value: Any) -> tuple[Any, Any]:
+        if not isinstance(value, list) or len(value) != 2:
+            raise ValueError("must be a list of two")
+        return parse(value[0]), parse(value[1])
+
+    return parse_pair
 
 
 def _rows(value: Any) -> tuple[int, int]:
-    first, last = _pair(value) if isinstance(value, list) else (_integer()(value),) * 2
+    several = value if isinstance(value, list) else [value, value]
+    first, last = _pair_of(_integer())(several)
     if first > last:
         raise ValueError("must not begin behind its end")
     return first, last
@@ -66,17 +71,19 @@ PARSERS: dict[str, Parser] = {
     "m": _rows,
     "n": _integer(),
     "k": _integer(),
-    "arch": _one_of("90a"),
+    "arch": _one_of(*ARCHS),
     "num_sms": _integer(),
     "grouping": _grouping,
     "num_groups": _integer(),
     "alignment": _integer(),
     "gran_n": _one_of(1, GRAN_N),
     "d_bytes": _one_of(2, 4),
-    "block_multiple": _pair,
+    "block_multiple": _pair_of(_integer()),
     "head_columns": _integer(0),
     "pdl": _one_of(False, True),
     "splits_k": _one_of(False, True),
+    "mn_major": _pair_of(_one_of(False, True)),
+    "gran_k": _pair_of(_one_of(32, BLOCK_K)),
 }
 
 DEFAULTS = GemmProblem(0, 0, 0)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
-from deep_gemm.config.cost_model import estimate
+from deep_gemm.config import cost_model, select, sm100
 from deep_gemm.config.gemm_config import MMA_M, GemmConfig
 from deep_gemm.config.problem import GemmProblem
-from deep_gemm.config.select import offered
+from deep_gemm.config.sm100_config import Sm100GemmConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +30,20 @@ class ProblemRange:
         return self.problem.m, self.last_m
 
 
-Priced = list[tuple[GemmConfig, float]]
+Config = GemmConfig | Sm100GemmConfig
+
+Priced = list[tuple[Config, float]]
 """Candidates with their times, in the order in which selection meets them."""
 
 
-def kernels_of(ranges: Iterable[ProblemRange]) -> list[GemmConfig]:
-    """Every configuration that `select` returns for a problem of the ranges, each once."""
-    found: dict[GemmConfig, None] = {}
+def kernels_of(ranges: Iterable[ProblemRange]) -> list[Config]:
+    """Every configuration that selection returns for a problem of the ranges, each once."""
+    found: dict[Config, None] = {}
     for range_ in ranges:
         for first, last in _monotone_parts(range_):
             low, high = (_priced(range_.problem, m, None) for m in (first, last))
-            _search(range_.problem, (first, last), low, high, found)
+            if low:
+                _search(range_.problem, (first, last), low, high, found)
     return list(found)
 
 
@@ -61,14 +65,17 @@ def _same_candidates(problem: GemmProblem, low: int, high: int) -> Iterator[tupl
     yield from _same_candidates(problem, middle + 1, high)
 
 
-def _candidates(problem: GemmProblem, m: int) -> list[GemmConfig]:
-    return list(offered(replace(problem, m=m)))
-
-
-def _priced(problem: GemmProblem, m: int, configs: Iterable[GemmConfig] | None) -> Priced:
+def _candidates(problem: GemmProblem, m: int) -> list[Any]:
     at = replace(problem, m=m)
-    every = offered(at) if configs is None else configs
-    return [(config, estimate(at, config).us) for config in every]
+    return list(sm100.candidates(at) if at.is_sm100 else select.offered(at))
+
+
+def _priced(problem: GemmProblem, m: int, configs: Iterable[Any] | None) -> Priced:
+    at = replace(problem, m=m)
+    every = _candidates(problem, m) if configs is None else configs
+    if problem.is_sm100:
+        return [(config, sm100.estimate(at, config).us) for config in every]
+    return [(config, cost_model.estimate(at, config).us) for config in every]
 
 
 def _search(
@@ -76,7 +83,7 @@ def _search(
     ends: tuple[int, int],
     low: Priced,
     high: Priced,
-    found: dict[GemmConfig, None],
+    found: dict[Config, None],
 ) -> None:
     """Adds to `found` what is cheapest anywhere in a range of M, given the times at its ends."""
     for priced in (low, high):

@@ -15,7 +15,7 @@ from deep_gemm import read_problems
 from deep_gemm.calls import chosen
 from deep_gemm.config.gemm_config import Grouping
 from deep_gemm.config.problem import GemmProblem
-from deep_gemm.config.problem_file import PARSERS, line_of, parse_line
+from deep_gemm.config.problem_file import ARCHS, PARSERS, line_of, parse_line
 from deep_gemm.config.reach import ProblemRange
 from deep_gemm.errors import ArgumentError
 from deep_gemm.record import forget_recorded
@@ -25,13 +25,15 @@ SIZES = st.integers(1, 2**31 - 1)
 
 PROBLEMS = st.builds(
     GemmProblem,
-    *(SIZES, SIZES, SIZES, st.just("90a"), st.integers(1, 200), GROUPED, SIZES, SIZES),
+    *(SIZES, SIZES, SIZES, st.sampled_from(ARCHS), st.integers(1, 200), GROUPED, SIZES, SIZES),
     gran_n=st.sampled_from([1, 128]),
     d_bytes=st.sampled_from([2, 4]),
     block_multiple=st.tuples(SIZES, SIZES),
     head_columns=st.integers(0, 512),
     pdl=st.booleans(),
     splits_k=st.booleans(),
+    mn_major=st.tuples(st.booleans(), st.booleans()),
+    gran_k=st.tuples(st.sampled_from([32, 128]), st.sampled_from([32, 128])),
 )
 
 
@@ -74,7 +76,10 @@ def test_a_file(tmp_path: Path) -> None:
         ('{"m": 1, "n": 8, "k": 2, "d_bytes": 3}', 'field "d_bytes": must be one of 2, 4, got 3'),
         ('{"m": 1, "n": 8, "k": 2, "gran_n": true}', 'field "gran_n": must be one of 1, 128'),
         ('{"m": 1, "n": 8, "k": 2, "pdl": 1}', 'field "pdl": must be one of false, true, got 1'),
-        ('{"m": 1, "n": 8, "k": 2, "arch": "80"}', 'field "arch": must be one of "90a", got "80"'),
+        (
+            '{"m": 1, "n": 8, "k": 2, "arch": "80"}',
+            'field "arch": must be one of "90a", .*, got "80"',
+        ),
         ('{"m": 1, "n": 8, "k": 2, "grouping": "x"}', 'field "grouping": must be one of "dense"'),
         ('{"m": 1, "n": 8, "k": 2, "num_groups": 2}', 'field "num_groups": must be 1 of a dense'),
     ],

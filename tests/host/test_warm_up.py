@@ -62,6 +62,13 @@ def test_k_grouped_products_have_a_kernel_for_their_maps(compiler: CountingCompi
     assert compiler.compiled().count("sm90_k_group_maps") == 1
 
 
+def test_every_architecture_has_its_own(compiler: CountingCompiler) -> None:
+    blackwell = ProblemRange(GemmProblem(1, 576, 7168, "100a", 148, gran_n=1), 512)
+    sources = list(sources_of([blackwell, *FEW]))
+    assert {source.arch for source in sources} == {"90a", "100a"}
+    assert {source.arch for source in sources if source.name.startswith("sm100_")} == {"100a"}
+
+
 def test_a_failure_ends_it(compiler: CountingCompiler) -> None:
     compiler.failure = "no luck"
     with pytest.raises(CompilationError, match="no luck"):
