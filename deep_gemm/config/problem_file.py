@@ -82,6 +82,7 @@ PARSERS: dict[str, Parser] = {
     "head_columns": _integer(0),
     "pdl": _one_of(False, True),
     "splits_k": _one_of(False, True),
+    "few_kernels": _one_of(False, True),
     "mn_major": _pair_of(_one_of(False, True)),
     "gran_k": _pair_of(_one_of(32, BLOCK_K)),
 }
