@@ -8,8 +8,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from deep_gemm import knobs
 from deep_gemm.errors import CompilationError
 from deep_gemm.jit.compiler import CompiledKernel, Compiler, select_compiler
+from deep_gemm.jit.diagnostics import examine
 from deep_gemm.jit.layers import CacheLayers
 from deep_gemm.jit.source import KernelSource, included_headers
 from deep_gemm.runtime.device import is_capturing
@@ -80,7 +82,9 @@ def build(source: KernelSource, purpose: object = None) -> CompiledKernel:
     slot = _builds.slot(key)
     with slot.lock:
         if slot.kernel is None:
-            slot.kernel = _load_or_compile(source, compiler, key, purpose)
+            kernel = _load_or_compile(source, compiler, key, purpose)
+            examine(kernel, key, _builds.disk().written.directory)
+            slot.kernel = kernel
         return slot.kernel
 
 
@@ -88,7 +92,8 @@ def _load_or_compile(
     source: KernelSource, compiler: Compiler, key: str, purpose: object
 ) -> CompiledKernel:
     cache = _builds.disk()
-    kernel = cache.get(source.name, key)
+    is_cached = not knobs.jit_disable_cache.get()
+    kernel = cache.get(source.name, key) if is_cached else None
     if kernel is not None:
         return kernel
     if _builds.num_forbidden:
@@ -104,13 +109,20 @@ def _load_or_compile(
             "outside of it, or use deep_gemm.precompile or python -m deep_gemm precompile. The "
             "capture goes on; nothing was added to it"
         )
+    if not is_cached:
+        return _compile(source, compiler)
     with cache.exclusive(key):
         kernel = cache.get(source.name, key)
         if kernel is None:
-            kernel = compiler.compile(source)
-            with _builds.lock:
-                _builds.num_compiled += 1
+            kernel = _compile(source, compiler)
             cache.put(kernel, key, source.text)
+    return kernel
+
+
+def _compile(source: KernelSource, compiler: Compiler) -> CompiledKernel:
+    kernel = compiler.compile(source)
+    with _builds.lock:
+        _builds.num_compiled += 1
     return kernel
 
 

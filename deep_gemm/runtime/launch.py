@@ -5,13 +5,16 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
+from deep_gemm import knobs
 from deep_gemm.jit.compiler import CompiledKernel
+from deep_gemm.jit.diagnostics import asks, tell
 from deep_gemm.kernels.arguments import KernelArguments
 from deep_gemm.runtime.cuda import ERROR_INVALID_CONTEXT, driver, launch_config
 from deep_gemm.tensor_map import BoxMap, word_of_address
@@ -58,7 +61,12 @@ class Plan(Protocol):
 @functools.cache
 def _loaded(kernel: CompiledKernel) -> int:
     """The CUkernel of a compiled kernel, loaded once per process; it serves every device."""
-    return driver().load_kernel(kernel.cubin, kernel.entry)
+    start = time.perf_counter()
+    loaded = driver().load_kernel(kernel.cubin, kernel.entry)
+    if asks(knobs.jit_print_load_time):
+        milliseconds = (time.perf_counter() - start) * 1e3
+        tell(f"kernel {kernel.name}: loaded by the driver in {milliseconds:.2f} ms")
+    return loaded
 
 
 class CudaPlan:
