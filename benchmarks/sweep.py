@@ -16,6 +16,7 @@ from benchmarks.problems import Problem
 from deep_gemm.config.gemm_config import GemmConfig
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import ranked
+from deep_gemm.config.sm90 import candidates
 
 WORKER = "benchmarks.sweep_worker"
 HELLO_SECONDS = 90
@@ -54,7 +55,7 @@ def find_candidates(options: Options, num_sms: int) -> Candidates:
     found: Candidates = {}
     for problem in options.problems:
         gemm_problem = GemmProblem(problem.m, problem.n, problem.k, compiling.ARCH, num_sms)
-        best = ranked(gemm_problem)[: options.top or None]
+        best = ranked(gemm_problem, candidates(gemm_problem))[: options.top or None]
         found[problem] = {config: estimate.us for config, estimate in best}
     return found
 

@@ -93,6 +93,18 @@ nvcc_prepend_flags = Knob(
     "NVCC_PREPEND_FLAGS", "", str, "Options that nvcc reads by itself; part of the cache key."
 )
 nvcc_append_flags = Knob("NVCC_APPEND_FLAGS", "", str, "The same, read after the others.")
+jit_record = Knob(
+    "DG_JIT_RECORD",
+    None,
+    Path,
+    "A file to which each problem that a process meets is appended, for precompile.",
+)
+few_kernels = Knob(
+    "DG_FEW_KERNELS",
+    False,
+    _flag,
+    "1: single and m-grouped products use a few kernels only, all of which can be precompiled.",
+)
 print_configs = Knob(
     "DG_PRINT_CONFIGS", False, _flag, "1: print each problem's chosen configuration, and why."
 )
@@ -141,6 +153,8 @@ ALL: tuple[Knob[object], ...] = (  # type: ignore[assignment]
     cuda_path,
     nvcc_prepend_flags,
     nvcc_append_flags,
+    jit_record,
+    few_kernels,
     print_configs,
     emulator_arch,
     emulator_timing,

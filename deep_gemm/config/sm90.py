@@ -78,8 +78,9 @@ def cluster_candidates(
     return clusters
 
 
-def candidates(problem: GemmProblem) -> Iterator[GemmConfig]:
-    """Every legal configuration for the problem that is worth a look."""
+def shapes(problem: GemmProblem) -> Iterator[GemmConfig]:
+    """Every block and cluster that is worth a look for the problem, legal or not, as configurations
+    but for their stages and rounds."""
     for block_m in block_m_candidates(problem):
         for block_n in BLOCK_N:
             if block_n % problem.block_multiple[1]:
@@ -92,10 +93,13 @@ def candidates(problem: GemmProblem) -> Iterator[GemmConfig]:
                 has_head_gaps=problem.head_columns > 0,
             )
             for cluster_m, cluster_n, cluster_k in cluster_candidates(problem, block_m, block_n):
-                in_cluster = replace(
-                    shape, cluster_m=cluster_m, cluster_n=cluster_n, cluster_k=cluster_k
-                )
-                for stages, rounds in stages_and_rounds(in_cluster):
-                    config = replace(in_cluster, num_stages=stages, num_store_rounds=rounds)
-                    if stores_heads(config, problem.head_columns) and not broken_rules(config):
-                        yield config
+                yield replace(shape, cluster_m=cluster_m, cluster_n=cluster_n, cluster_k=cluster_k)
+
+
+def candidates(problem: GemmProblem) -> Iterator[GemmConfig]:
+    """Every legal configuration for the problem that is worth a look."""
+    for shape in shapes(problem):
+        for stages, rounds in stages_and_rounds(shape):
+            config = replace(shape, num_stages=stages, num_store_rounds=rounds)
+            if stores_heads(config, problem.head_columns) and not broken_rules(config):
+                yield config

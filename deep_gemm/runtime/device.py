@@ -61,6 +61,13 @@ def has_kernels(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) in SUPPORTED
 
 
+def is_capturing() -> bool:
+    """Whether this thread's current stream is being captured into a CUDA graph."""
+    # The first keeps a process without CUDA from starting it.
+    is_initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return bool(is_initialized) and torch.cuda.is_current_stream_capturing()
+
+
 def num_sms_of(device: torch.device) -> int:
     """Multiprocessors of the device; for the emulator, those of a GPU of its architecture."""
     return EMULATED_SMS[arch_of(device)] if device.type == "cpu" else _num_sms_of_gpu(device)
