@@ -24,12 +24,33 @@ ISSUED = ("mma", "other mma", "reads", "cp")
 """A mma that writes a cell, one of another shape, one that reads a cell, and a cp into it."""
 
 WARP = st.integers(0, NUM_WARPS - 1)
-EVENTS = st.one_of(
-    st.tuples(st.sampled_from([*MOVES, *ISSUED]), WARP, st.integers(0, NUM_CELLS - 1)),
-    st.tuples(st.sampled_from(["release", "acquire", "commit"]), WARP, st.integers(0, 1)),
-    st.tuples(st.sampled_from(["wait ld", "wait st", "before", "after"]), WARP, st.just(0)),
-)
+CHANNEL = st.integers(0, NUM_CHANNELS - 1)
+ACCESS = st.tuples(st.sampled_from([*MOVES, *ISSUED]), WARP, st.integers(0, NUM_CELLS - 1))
 Event = tuple[str, int, int]
+
+
+@st.composite
+def handovers(draw: st.DrawFn) -> list[Event]:
+    """What makes one warp's accesses known to another, or to itself; perhaps without one step."""
+    giver, taker, channel = draw(WARP), draw(WARP), draw(CHANNEL)
+    tells = draw(st.sampled_from(["release", "commit"]))
+    steps = [
+        ("wait ld", giver, 0),
+        ("wait st", giver, 0),
+        ("before", giver, 0),
+        (tells, giver, channel),
+        ("acquire", taker, channel),
+        ("after", taker, 0),
+    ]
+    missing = draw(st.sampled_from([None, None, None, *range(len(steps))]))
+    return [step for i, step in enumerate(steps) if i != missing]
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> list[Event]:
+    """Accesses, with handovers between them."""
+    pieces = draw(st.lists(st.one_of(ACCESS.map(lambda event: [event]), handovers()), max_size=16))
+    return [event for piece in pieces for event in piece]
 
 
 @dataclass
@@ -193,7 +214,7 @@ def outcome(checker: Any, events: list[Event]) -> int:
 
 
 @settings(max_examples=1500)
-@given(st.lists(EVENTS, min_size=4, max_size=40))
+@given(programs())
 def test_any_program_is_judged_as_the_graph_judges_it(events: list[Event]) -> None:
     assert outcome(Checked(), events) == outcome(Graph(), events)
 
