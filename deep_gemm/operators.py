@@ -28,7 +28,9 @@ from deep_gemm.utils.math import ceil_div
 Pair = tuple[torch.Tensor, torch.Tensor]
 Ints = Sequence[int] | None
 
-LIBRARY: Any = torch.library.Library("deep_gemm", "DEF")  # type: ignore[no-untyped-call]
+# A fragment, since a process may import the package anew, and nothing can be defined twice: the
+# operators of the first import then stay.
+LIBRARY: Any = torch.library.Library("deep_gemm", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 # The exact strides first: a fixed order alone lets a compiler drop the padding of columns.
 TAGS = tuple(
@@ -54,6 +56,8 @@ def _operator(schema: str, fake: Function = lambda *_: None) -> Callable[[Functi
 
     def register(function: Function) -> Function:
         name, _, _ = schema.partition("(")
+        if hasattr(torch.ops.deep_gemm, name):
+            return function
         LIBRARY.define(schema, tags=TAGS)
         # For every device: the functions themselves refuse those that they can't use.
         LIBRARY.impl(name, function, "CompositeExplicitAutograd")
