@@ -35,7 +35,7 @@ from tests.emulator.grouped_defects import GroupedDefect
 from tests.emulator.maps import Maps
 
 
-def translated(kernel: KernelSource) -> CompiledKernel:
+def translated(kernel: KernelSource, purpose: object = None) -> CompiledKernel:
     """The kernel; what ptxas thinks of it does not matter, so long as there is PTX."""
     result = select_compiler().translate(kernel, included_headers(kernel.text))
     assert not result.failure, result.log

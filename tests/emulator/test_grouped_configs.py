@@ -105,7 +105,7 @@ def test_both_contiguous_layouts_have_one_kernel() -> None:
     built = []
     build = fp8_gemm.build
 
-    def record(source):  # type: ignore[no-untyped-def]
+    def record(source, purpose=None):  # type: ignore[no-untyped-def]
         built.append(source)
         return build(source)
 
