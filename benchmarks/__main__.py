@@ -24,8 +24,9 @@ from benchmarks import (
     table,
     transpose,
 )
-from benchmarks.children import ROOT, ChildDied, Message, log
 from benchmarks.problems import choose, choose_grouped
+from benchmarks.results import ROOT
+from deep_gemm.tuning.children import ChildDied, Message, log
 
 RESULTS = ROOT / "benchmarks" / "results"
 PEER = ROOT / "third-party" / "peer"

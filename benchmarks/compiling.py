@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
-from benchmarks.children import Child, ChildDied, Message, describe, log, serve
 from benchmarks.configs import from_json, to_json
 from benchmarks.problems import Problem
 from deep_gemm.config.gemm_config import GemmConfig
@@ -17,6 +16,7 @@ from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import select
 from deep_gemm.jit.build import build
 from deep_gemm.jit.codegen import generate
+from deep_gemm.tuning.children import Child, ChildDied, Message, describe, log, serve
 
 ARCH = "90a"
 _KERNEL_SECONDS = 90

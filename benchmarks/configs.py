@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, fields
 
-from benchmarks.children import Message
 from deep_gemm.config.gemm_config import GemmConfig, Grouping
+from deep_gemm.tuning.children import Message
 
 
 def to_json(config: GemmConfig) -> Message:

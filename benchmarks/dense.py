@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import compiling, run
-from benchmarks.children import Message, log
 from benchmarks.problems import HOST, SUSTAINED, AnyProblem, Problem
 from benchmarks.session import Session
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import select
+from deep_gemm.tuning.children import Message, log
 
 PEERS = ("ours", "reference", "cublaslt")
 

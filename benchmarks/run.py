@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import results
-from benchmarks.children import Message, log
 from benchmarks.monitor import Monitor, smi, summarise
 from benchmarks.problems import AnyProblem
 from benchmarks.results import Report
 from benchmarks.session import Session
 from benchmarks.warming import finish_warming, start_warming
+from deep_gemm.config.tuned_file import slug
+from deep_gemm.tuning.children import Message, log
 
 WORKER = "benchmarks.worker"
 OUT_OF_TIME = "not measured: out of time"
@@ -188,7 +189,7 @@ class Run:
         for row in self._report.others:
             name, _, version = row.get("compiler", "compiler unknown").partition(" ")
             self._report.header["versions"][name.lower()] = version
-        stem = f"{self.title}-{results.slug(hello['gpu'])}-{date}"
+        stem = f"{self.title}-{slug(hello['gpu'])}-{date}"
         self._path = results.new_file(self._options.out, stem, ".json")
         self._monitor.start(hello["uuid"])
         for problem in self._options.problems:

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks import compiling, results
-from benchmarks.children import Child, ChildDied, Message, log
 from benchmarks.configs import to_json
 from benchmarks.problems import Problem
 from deep_gemm.config.gemm_config import GemmConfig
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import ranked
+from deep_gemm.tuning.children import Child, ChildDied, Message, log
 
 WORKER = "benchmarks.sweep_worker"
 HELLO_SECONDS = 90

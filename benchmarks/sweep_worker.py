@@ -8,7 +8,6 @@ from functools import partial
 import torch
 
 from benchmarks.case import PROMOTED_LIMIT
-from benchmarks.children import Handler, Message, describe, serve
 from benchmarks.configs import from_json
 from benchmarks.operands import Normal, Operands, mn_major
 from benchmarks.problems import Problem
@@ -21,6 +20,7 @@ from deep_gemm.runtime.device import arch_of, num_sms_of
 from deep_gemm.testing.numeric import max_scaled_error
 from deep_gemm.testing.profiler import record_calls
 from deep_gemm.testing.reference import fp8_gemm_nt_reference
+from deep_gemm.tuning.children import Handler, Message, describe, serve
 
 Launch = partial[None]
 

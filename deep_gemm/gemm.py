@@ -34,7 +34,7 @@ from deep_gemm.checks import (
 )
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_dense
-from deep_gemm.runtime.device import arch_of
+from deep_gemm.runtime.device import arch_of, gpu_name_of
 from deep_gemm.scaling import (
     NO_RECIPES,
     RECIPE_1D2D,
@@ -274,6 +274,7 @@ def _check(
         block_multiple=settings.block_multiple,
         head_columns=gcd(head_splits[0], head_splits[2]),
         pdl=settings.pdl,
+        gpu=gpu_name_of(device),
     )
 
 

@@ -35,7 +35,7 @@ from deep_gemm.config.gemm_config import Grouping
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.kernels.arguments import GroupedLayout
 from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_m_grouped
-from deep_gemm.runtime.device import arch_of
+from deep_gemm.runtime.device import arch_of, gpu_name_of
 from deep_gemm.scaling import (
     NO_RECIPES,
     RECIPE_1D2D,
@@ -320,6 +320,7 @@ def _check(tensors: Tensors, kind: _Kind, settings: Settings) -> GemmProblem:
         d_bytes=d.element_size(),
         block_multiple=settings.block_multiple,
         pdl=settings.pdl,
+        gpu=gpu_name_of(device),
     )
 
 

@@ -7,7 +7,7 @@ just before the first call.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +73,12 @@ nvcc_prepend_flags = Knob(
     "NVCC_PREPEND_FLAGS", "", str, "Options that nvcc reads by itself; part of the cache key."
 )
 nvcc_append_flags = Knob("NVCC_APPEND_FLAGS", "", str, "The same, read after the others.")
+tuned_dir = Knob(
+    "DG_TUNED_DIR",
+    Path("~/.deep_gemm/tuned"),
+    Path,
+    "Directory of your own tables of measured configurations, which win over the packaged ones.",
+)
 print_configs = Knob(
     "DG_PRINT_CONFIGS", False, _flag, "1: print each problem's chosen configuration, and why."
 )
@@ -120,6 +126,7 @@ ALL: tuple[Knob[object], ...] = (  # type: ignore[assignment]
     cuda_path,
     nvcc_prepend_flags,
     nvcc_append_flags,
+    tuned_dir,
     print_configs,
     emulator_arch,
     emulator_timing,
@@ -129,6 +136,11 @@ ALL: tuple[Knob[object], ...] = (  # type: ignore[assignment]
     num_nodes,
     node_rank,
 )
+
+
+def environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """All variables of this process, some of them changed, for a child process."""
+    return {**os.environ, **changes}
 
 
 @contextmanager

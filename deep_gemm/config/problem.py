@@ -28,6 +28,7 @@ class GemmProblem:
         pdl: whether the kernel may start while the one before it ends.
         splits_k: whether CTAs of a cluster may share a block's K: faster where D has few blocks,
             but then the last bits of a row depend on how many rows there are.
+        gpu: the GPU's name, whose table of measured configurations counts; "" for none.
     """
 
     m: int
@@ -44,6 +45,7 @@ class GemmProblem:
     head_columns: int = 0
     pdl: bool = False
     splits_k: bool = False
+    gpu: str = ""
 
     @property
     def is_1d1d(self) -> bool:

@@ -81,20 +81,31 @@ def candidates(problem: GemmProblem) -> Iterator[GemmConfig]:
     """Every legal configuration for the problem that is worth a look."""
     for block_m in block_m_candidates(problem):
         for block_n in BLOCK_N:
-            if block_n % problem.block_multiple[1]:
-                continue
-            shape = GemmConfig(
-                *(block_m, block_n, MIN_STAGES, 1 if block_m <= 64 else 2),
-                grouping=problem.grouping,
-                gran_n=problem.gran_n,
-                d_bytes=problem.d_bytes,
-                has_head_gaps=problem.head_columns > 0,
-            )
-            for cluster_m, cluster_n, cluster_k in cluster_candidates(problem, block_m, block_n):
-                in_cluster = replace(
-                    shape, cluster_m=cluster_m, cluster_n=cluster_n, cluster_k=cluster_k
-                )
-                for stages, rounds in stages_and_rounds(in_cluster):
-                    config = replace(in_cluster, num_stages=stages, num_store_rounds=rounds)
-                    if stores_heads(config, problem.head_columns) and not broken_rules(config):
-                        yield config
+            yield from block_candidates(problem, block_m, block_n)
+
+
+def block_candidates(problem: GemmProblem, block_m: int, block_n: int) -> Iterator[GemmConfig]:
+    """Those of them that have a block of this height, one of the candidates', and width."""
+    if block_n % problem.block_multiple[1]:
+        return
+    shape = GemmConfig(
+        *(block_m, block_n, MIN_STAGES, 1 if block_m <= 64 else 2),
+        grouping=problem.grouping,
+        gran_n=problem.gran_n,
+        d_bytes=problem.d_bytes,
+        has_head_gaps=problem.head_columns > 0,
+    )
+    for cluster_m, cluster_n, cluster_k in cluster_candidates(problem, block_m, block_n):
+        in_cluster = replace(shape, cluster_m=cluster_m, cluster_n=cluster_n, cluster_k=cluster_k)
+        for stages, rounds in stages_and_rounds(in_cluster):
+            config = replace(in_cluster, num_stages=stages, num_store_rounds=rounds)
+            if stores_heads(config, problem.head_columns) and not broken_rules(config):
+                yield config
+
+
+def is_candidate(problem: GemmProblem, config: GemmConfig) -> bool:
+    """Whether `candidates` has it, without going through all of them."""
+    block_m, block_n = config.block_m, config.block_n
+    if block_m not in block_m_candidates(problem) or block_n not in BLOCK_N:
+        return False
+    return config in block_candidates(problem, block_m, block_n)

@@ -52,6 +52,12 @@ def has_kernels(device: torch.device) -> bool:
 
 
 @functools.cache
+def gpu_name_of(device: torch.device) -> str:
+    """What a problem calls the device: its name, or "" for the emulator."""
+    return "" if device.type == "cpu" else torch.cuda.get_device_name(device)
+
+
+@functools.cache
 def num_sms_of(device: torch.device) -> int:
     """Multiprocessors of the device; for the emulator, those of an H100."""
     if device.type == "cpu":
