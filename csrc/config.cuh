@@ -60,6 +60,10 @@ struct GemmConfig {
         return kWarpgroup * (num_math_warpgroups + 1);
     }
 
+    // Warps that take blocks from the ring of a grouped product: the math warps, the one that loads
+    // tiles, and the one that loads scale factors.
+    DG_HOST_DEVICE constexpr int num_block_readers() const { return num_math_warpgroups * 4 + 2; }
+
     DG_HOST_DEVICE constexpr int a_tile_bytes() const { return mma_rows() * kBlockK; }
     DG_HOST_DEVICE constexpr int b_tile_bytes() const { return block_n * kBlockK; }
     // What the TMA loads of one stage bring, summed over the peers that multicast into this CTA.

@@ -34,7 +34,8 @@ from deep_gemm.checks import (
 )
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_dense
-from deep_gemm.runtime.device import arch_of, gpu_name_of
+from deep_gemm.kernels.sm100_fp8_gemm import plan_sm100_dense
+from deep_gemm.runtime.device import arch_of, gpu_name_of, is_sm100
 from deep_gemm.scaling import (
     NO_RECIPES,
     RECIPE_1D2D,
@@ -45,6 +46,14 @@ from deep_gemm.scaling import (
     resolve_recipe,
 )
 from deep_gemm.settings import Settings, current, usable_sms
+from deep_gemm.sm100_operands import (
+    check_operand_rows,
+    check_sm100_scale_factors,
+    is_mn_major,
+    resolve_granularity,
+)
+from deep_gemm.sm100_operands import chosen as chosen_on_sm100
+from deep_gemm.sm100_operands import sf_transform as packing_of
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """x, y, d, sfa and sfb: the order in which a launch takes their addresses."""
@@ -254,9 +263,12 @@ def _check(
     check_dimensions(m, n, k)
     check_shape("b[0]", y, (n, k), "[n, k]")
     check_shape("d", d, (m, n + gap_columns(n, head_splits)), "[m, n]")
-    arch, recipe = arch_of(device), resolve_recipe(*recipes)
+    arch = arch_of(device)
     if c is not None and m and n:
         check_c(c, d, "[m, n]")
+    if is_sm100(arch):
+        return _check_sm100(tensors, arch, recipes, settings, head_splits)
+    recipe = resolve_recipe(*recipes)
     if head_splits != NO_HEADS and recipe != RECIPE_1D2D:
         rule = "must be (1, 128, 128) where D has gaps"
         refuse("recipe", rule, (recipe.gran_m, recipe.gran_n, recipe.gran_k))
@@ -287,6 +299,8 @@ def _prepare(
     copies_c = c is not None and c.data_ptr() != d.data_ptr()
     if problem.k == 0:
         return PlannedCall(copies_c=copies_c, clears_d=c is None)
+    if problem.is_sm100:
+        return _prepare_sm100(tensors, problem, copies_c, c is not None, head_splits)
     transforms = needed(
         operand_transform("a[0]", x),
         operand_transform("b[0]", y),
@@ -304,4 +318,46 @@ def _prepare(
         accumulates=c is not None,
         head_splits=head_splits,
     )
+    return PlannedCall(plan, transforms, copies_c)
+
+
+def _check_sm100(
+    tensors: Tensors, arch: str, recipes: Recipes, settings: Settings, head_splits: HeadSplits
+) -> GemmProblem:
+    """What is different on SM100."""
+    x, y, d, sfa, sfb = tensors
+    gran_a, gran_b = resolve_granularity(recipes, sfb)
+    (m, k), n = x.shape, y.shape[0]
+    if m and n and k:
+        check_sm100_scale_factors("a[1]", sfa, m, k, gran_a, x.device)
+        check_sm100_scale_factors("b[1]", sfb, n, k, gran_b, x.device)
+        check_operand_rows("a[0]", x)
+        check_operand_rows("b[0]", y)
+        check_tma_rows("d", d)
+    return GemmProblem(
+        *(m, n, k, arch, usable_sms(x.device, settings)),
+        gran_n=1,
+        d_bytes=d.element_size(),
+        block_multiple=settings.block_multiple,
+        head_columns=gcd(head_splits[0], head_splits[2]),
+        pdl=settings.pdl,
+        mn_major=(is_mn_major(x), is_mn_major(y)),
+        gran_k=(gran_a.k, gran_b.k),
+    )
+
+
+def _prepare_sm100(
+    tensors: Tensors,
+    problem: GemmProblem,
+    copies_c: bool,
+    accumulates: bool,
+    head_splits: HeadSplits,
+) -> PlannedCall:
+    x, y, d, sfa, sfb = tensors
+    packing = packing_of(sfa, problem.m), packing_of(sfb, problem.n)
+    transforms = needed(as_it_is, as_it_is, as_it_is, *packing)
+    check_addresses(tensors, transforms)
+    matrices = GemmTensors.of_matrices(x, packing[0](sfa), y, packing[1](sfb), d)
+    selection = chosen_on_sm100(problem)
+    plan = plan_sm100_dense(problem, selection, matrices, accumulates, head_splits)
     return PlannedCall(plan, transforms, copies_c)

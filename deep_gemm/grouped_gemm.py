@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from deep_gemm.call_cache import CallCache
 from deep_gemm.calls import (
     Operand,
     PlannedCall,
+    Transform,
     as_it_is,
     check_addresses,
     chosen,
@@ -35,6 +37,7 @@ from deep_gemm.config.gemm_config import Grouping
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.kernels.arguments import GroupedLayout
 from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_m_grouped
+from deep_gemm.kernels.sm100_fp8_gemm import plan_sm100_m_grouped
 from deep_gemm.runtime.device import arch_of, gpu_name_of
 from deep_gemm.scaling import (
     NO_RECIPES,
@@ -45,6 +48,14 @@ from deep_gemm.scaling import (
     resolve_recipe,
 )
 from deep_gemm.settings import Settings, current, usable_sms
+from deep_gemm.sm100_operands import (
+    check_operand_rows,
+    check_sm100_scale_factors,
+    is_mn_major,
+    resolve_granularity,
+)
+from deep_gemm.sm100_operands import chosen as chosen_on_sm100
+from deep_gemm.sm100_operands import sf_transform as packing_of
 from deep_gemm.utils.math import ceil_div
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -300,19 +311,10 @@ def _check(tensors: Tensors, kind: _Kind, settings: Settings) -> GemmProblem:
         check_shape("a[0]", x, (*batch, m, k), "[groups, m_max, k]")
     check_shape("b[0]", y, (num_groups, n, k), "[groups, n, k]")
     check_shape("d", d, (*batch, m, n), "[groups, m_max, n]" if batch else "[m, n]")
-    arch, recipe = arch_of(device), resolve_recipe(*kind.recipes)
-    if recipe != RECIPE_1D2D:
-        got = (recipe.gran_m, recipe.gran_n, recipe.gran_k)
-        refuse("recipe", "must be (1, 128, 128) for m-grouped products on SM90", got)
+    arch = arch_of(device)
     _check_layout(layout, m, num_groups, device, kind)
-    if m > 0:
-        check_scale_factors("a[1]", sfa, m, k, (1, 128), device, *batch)
-        check_scale_factors("b[1]", sfb, n, k, (128, 128), device, num_groups)
-        check_tma_operand("a[0]", x)
-        check_tma_operand("b[0]", y)
-        check_tma_rows("d", d)
     expected_m = kind.expected_m if kind.expected_m is not None else ceil_div(m, num_groups)
-    return GemmProblem(
+    problem = GemmProblem(
         *(min(expected_m, m), n, k, arch, usable_sms(device, settings)),
         grouping=Grouping.M_GROUPED,
         num_groups=num_groups,
@@ -322,6 +324,35 @@ def _check(tensors: Tensors, kind: _Kind, settings: Settings) -> GemmProblem:
         pdl=settings.pdl,
         gpu=gpu_name_of(device),
     )
+    if problem.is_sm100:
+        return _check_sm100(tensors, problem, kind)
+    recipe = resolve_recipe(*kind.recipes)
+    if recipe != RECIPE_1D2D:
+        got = (recipe.gran_m, recipe.gran_n, recipe.gran_k)
+        refuse("recipe", "must be (1, 128, 128) for m-grouped products on SM90", got)
+    if m > 0:
+        check_scale_factors("a[1]", sfa, m, k, (1, 128), device, *batch)
+        check_scale_factors("b[1]", sfb, n, k, (128, 128), device, num_groups)
+        check_tma_operand("a[0]", x)
+        check_tma_operand("b[0]", y)
+        check_tma_rows("d", d)
+    return problem
+
+
+def _check_sm100(tensors: Tensors, problem: GemmProblem, kind: _Kind) -> GemmProblem:
+    """What is different on SM100; gives the problem with its majors and granularity."""
+    x, y, d, sfa, sfb, _ = tensors
+    gran_a, gran_b = resolve_granularity(kind.recipes, sfb)
+    m, n, k, num_groups = x.shape[-2], problem.n, problem.k, problem.num_groups
+    if m > 0:
+        batch = (num_groups,) if kind.is_masked else ()
+        check_sm100_scale_factors("a[1]", sfa, m, k, gran_a, x.device, *batch)
+        check_sm100_scale_factors("b[1]", sfb, n, k, gran_b, x.device, num_groups)
+        check_operand_rows("a[0]", x)
+        check_operand_rows("b[0]", y)
+        check_tma_rows("d", d)
+    majors = is_mn_major(x), is_mn_major(y)
+    return replace(problem, gran_n=1, mn_major=majors, gran_k=(gran_a.k, gran_b.k))
 
 
 def _check_layout(
@@ -337,24 +368,28 @@ def _check_layout(
 def _prepare(tensors: Tensors, problem: GemmProblem, kind: _Kind) -> PlannedCall:
     if problem.m == 0:
         return PlannedCall()
-    x, y, *_ = tensors
-    transforms = needed(
-        operand_transform("a[0]", x),
-        operand_transform("b[0]", y),
-        *[as_it_is] * 6,
-    )
+    transforms = needed(*_transforms(tensors, problem), *[as_it_is] * 3)
     check_addresses(tensors, transforms)
+    made = tensors
     if transforms is not None:
-        x, y = transforms[0](x), transforms[1](y)
-    _, _, d, sfa, sfb, layout = tensors
+        made = tuple(f(t) for f, t in zip(transforms, tensors, strict=False))  # type: ignore[assignment]
+    x, y, d, sfa, sfb, layout = made
     if not kind.is_masked:
         x, sfa, d = (tensor.unsqueeze(0) for tensor in (x, sfa, d))
-    plan = plan_m_grouped(
-        problem,
-        chosen(problem),
-        GemmTensors(x, sfa, y, sfb, d),
-        kind.layout,
-        layout,
-        kind.clears_padding,
-    )
-    return PlannedCall(plan, transforms)
+    matrices = GemmTensors(x, sfa, y, sfb, d)
+    rest = matrices, kind.layout, layout, kind.clears_padding
+    if problem.is_sm100:
+        return PlannedCall(
+            plan_sm100_m_grouped(problem, chosen_on_sm100(problem), *rest), transforms
+        )
+    return PlannedCall(plan_m_grouped(problem, chosen(problem), *rest), transforms)
+
+
+def _transforms(tensors: Tensors, problem: GemmProblem) -> tuple[Transform, ...]:
+    """What x, y, d, sfa and sfb go through."""
+    x, y, _, sfa, sfb, _ = tensors
+    if problem.is_sm100:
+        packing = packing_of(sfa, x.shape[-2]), packing_of(sfb, problem.n)
+        return as_it_is, as_it_is, as_it_is, *packing
+    operands = operand_transform("a[0]", x), operand_transform("b[0]", y)
+    return *operands, as_it_is, as_it_is, as_it_is

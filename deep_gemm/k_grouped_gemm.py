@@ -35,9 +35,10 @@ from deep_gemm.config.gemm_config import BLOCK_K, Grouping
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.kernels.fp8_gemm import GemmTensors
 from deep_gemm.kernels.k_grouped import plan_k_grouped
-from deep_gemm.runtime.device import arch_of, gpu_name_of
+from deep_gemm.runtime.device import arch_of, gpu_name_of, is_sm100
 from deep_gemm.scaling import RECIPE_1D1D, Recipes, check_scale_factors, hashable, resolve_recipe
 from deep_gemm.settings import Settings, current, usable_sms
+from deep_gemm.sm100_operands import no_kernel
 from deep_gemm.utils.math import ceil_div
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -150,7 +151,10 @@ def _check(
     check_fp8("b[0]", y, 1, device)
     check_output("d", d, 3, device)
     num_groups, m, n = d.shape
-    arch, recipe = arch_of(device), resolve_recipe(*recipes)
+    arch = arch_of(device)
+    if is_sm100(arch):
+        raise no_kernel("k-grouped products")
+    recipe = resolve_recipe(*recipes)
     if recipe != RECIPE_1D1D:
         got = (recipe.gran_m, recipe.gran_n, recipe.gran_k)
         refuse("recipe", "must be (1, 1, 128) for k-grouped products on SM90", got)

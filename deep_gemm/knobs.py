@@ -50,11 +50,31 @@ def _flag(text: str) -> bool:
     return text == "1"
 
 
+_CACHE_DIRS: tuple[Path, ...] = (Path("~/.deep_gemm"),)
+
+
+def _directories(text: str) -> tuple[Path, ...]:
+    """The parts of a search path; as in MANPATH, an empty part stands for the default."""
+    return tuple(Path(part) if part else _CACHE_DIRS[0] for part in text.split(os.pathsep))
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError("must be at least 1")
+    return int(text)
+
+
 jit_cache_dir = Knob(
     "DG_JIT_CACHE_DIR",
-    Path("~/.deep_gemm"),
-    Path,
-    "Directory of the kernel cache, read at the first build.",
+    _CACHE_DIRS,
+    _directories,
+    "Directory of the kernel cache, read at the first build; after a colon, layers only read.",
+)
+jit_cache_max_mb = Knob(
+    "DG_JIT_CACHE_MAX_MB",
+    None,
+    _positive,
+    "Megabytes of kernels on disk above which those used longest ago go; unset: no bound.",
 )
 jit_use_nvrtc = Knob(
     "DG_JIT_USE_NVRTC", True, _flag, "1: compile with NVRTC from its wheel; 0: with NVCC."
@@ -96,7 +116,7 @@ def _one_of(*words: str) -> Callable[[str], str]:
 emulator_arch = Knob(
     "DG_EMULATOR_ARCH",
     "90a",
-    _one_of("90a"),
+    _one_of("90a", "100a", "103a"),
     "Architecture whose kernels run in the emulator for tensors on the CPU.",
 )
 emulator_timing = Knob(
@@ -120,6 +140,7 @@ node_rank = Knob("RANK", 0, int, "The number of this node among those.")
 
 ALL: tuple[Knob[object], ...] = (  # type: ignore[assignment]
     jit_cache_dir,
+    jit_cache_max_mb,
     jit_use_nvrtc,
     jit_nvcc_compiler,
     cuda_home,

@@ -9,14 +9,13 @@
 //
 // The staging memory holds one round: all of the warpgroup's slabs, or an equal part of them where
 // another stage of the main loop is worth more than a short epilogue.
-//
-// A slab of an m-grouped product may end where another group's rows begin. TMA cuts boxes at the
-// end of D only, so such a slab is copied by the threads, row by row.
 #pragma once
 
 #include "common/math.cuh"
 #include "common/types.cuh"
 #include "config.cuh"
+#include "epilogue/copy_rows.cuh"
+#include "epilogue/head_gaps.cuh"
 #include "kernels/arguments.cuh"
 #include "layout/accumulator.cuh"
 #include "layout/swizzle.cuh"
@@ -69,24 +68,6 @@ DG_DEVICE void write_fp32_slab(uint8_t* slab, const float* accum) {
         const uint32_t offset =
             (row + i / 2 % 2 * 8) * kSlabBytes + (i / 4 * 8 + column) * sizeof(float);
         ptx::store_shared(slab + swizzle<kSlabBytes>(offset), accum[i], accum[i + 1]);
-    }
-}
-
-// Copies a slab's first `rows` rows to D, 16 bytes per thread and turn.
-//   row, column   of D, where the slab lies
-template <GemmConfig kConfig>
-DG_DEVICE void copy_rows(const uint8_t* slab, int rows, uint32_t batch, uint32_t row,
-                         uint32_t column, const GemmArguments& args) {
-    constexpr int kSlabBytes = kConfig.d_swizzle_bytes();
-    constexpr int kChunks = kSlabBytes / 16;
-    const int chunks = min<int>((args.n - column) * kConfig.d_bytes / 16, kChunks);
-    uint8_t* destination = static_cast<uint8_t*>(args.d) + batch * args.d_stride_batch +
-                           row * args.d_stride_m + column * kConfig.d_bytes;
-    for (int i = threadIdx.x % kConfig.kWarpgroup; i < rows * kChunks; i += kConfig.kWarpgroup) {
-        const int chunk = i % kChunks;
-        if (chunk >= chunks) continue;
-        ptx::copy_16_to_global(destination + i / kChunks * args.d_stride_m + chunk * 16,
-                               slab + swizzle<kSlabBytes>(i * 16));
     }
 }
 
@@ -150,7 +131,7 @@ struct BlockStore {
             }
         }
         if (!issues_stores) return;
-        const uint32_t d_column = column_in_d(column);
+        const uint32_t d_column = column_in_d<kConfig.has_head_gaps>(column, args);
         if (args.accumulates) {
             ptx::tma_reduce_add_3d(&args.tensor_map_d, staging[staged], d_column, block.m + row,
                                    block.d_batch);
@@ -158,15 +139,6 @@ struct BlockStore {
             ptx::tma_store_3d(&args.tensor_map_d, staging[staged], d_column, block.m + row,
                               block.d_batch);
         }
-    }
-
-    // Where a slab that begins at a column of the product lies in D. It never reaches over the end
-    // of a run of columns.
-    DG_DEVICE uint32_t column_in_d(uint32_t column) const {
-        if constexpr (!kConfig.has_head_gaps) return column;
-        const uint32_t head = column / (args.head_left + args.head_right);
-        const bool is_right = column % (args.head_left + args.head_right) >= args.head_left;
-        return column + args.head_mid * (head + is_right);
     }
 };
 

@@ -62,19 +62,22 @@ DG_DEVICE auto make_scheduler(SharedStorage<kConfig>& smem, const GemmArguments&
     if constexpr (kConfig.grouping == Grouping::kDense) {
         return DenseScheduler<kConfig>(args.m, args.n, args.k, args.band, blockIdx.x, gridDim.x);
     } else {
-        return BlockReader<kConfig>(smem);
+        return BlockReader<kConfig>(smem.block_ring);
     }
 }
 
 template <GemmConfig kConfig>
 DG_DEVICE void schedule_role(SharedStorage<kConfig>& smem, const GemmArguments& args) {
     if constexpr (kConfig.grouping == Grouping::kKGrouped) {
-        publish_blocks(smem, KGroupedScheduler<kConfig>(args, blockIdx.x, gridDim.x));
+        publish_blocks<kConfig>(smem.block_ring,
+                                KGroupedScheduler<kConfig>(args, blockIdx.x, gridDim.x));
     } else if constexpr (kConfig.grouping == Grouping::kMGrouped) {
         if (args.layout == GroupedLayout::kRowIds) {
-            publish_blocks(smem, RowIdScheduler<kConfig>(args, blockIdx.x, gridDim.x));
+            publish_blocks<kConfig>(smem.block_ring,
+                                    RowIdScheduler<kConfig>(args, blockIdx.x, gridDim.x));
         } else {
-            publish_blocks(smem, GroupRowsScheduler<kConfig>(args, blockIdx.x, gridDim.x));
+            publish_blocks<kConfig>(smem.block_ring,
+                                    GroupRowsScheduler<kConfig>(args, blockIdx.x, gridDim.x));
         }
     }
 }

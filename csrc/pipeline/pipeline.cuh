@@ -91,6 +91,11 @@ struct Pipeline {
         return &barriers.full[state.stage];
     }
 
+    // The barrier that a commit of asynchronous readers arrives on.
+    DG_DEVICE uint64_t* empty_barrier(const State& state) const {
+        return &barriers.empty[state.stage];
+    }
+
     DG_DEVICE void consumer_wait(const State& state) const {
         ptx::mbarrier_wait_parity(&barriers.full[state.stage], state.phase);
     }

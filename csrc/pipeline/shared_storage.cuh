@@ -4,7 +4,7 @@
 #include "common/types.cuh"
 #include "config.cuh"
 #include "pipeline/pipeline.cuh"
-#include "scheduler/block.cuh"
+#include "scheduler/block_ring.cuh"
 
 namespace deep_gemm {
 
@@ -17,26 +17,6 @@ using TilePipeline =
 template <GemmConfig kConfig>
 using SfPipeline = Pipeline<kConfig.num_sf_groups(), kConfig.is_1d1d() ? 1 : 32,
                             kConfig.num_math_warpgroups * 4, 1>;
-
-// The ring of blocks (scheduler/block_ring.cuh): one thread fills it; the math warps, the warp that
-// loads scale factors and the warp that loads tiles read it.
-template <GemmConfig kConfig>
-using BlockPipeline = Pipeline<kConfig.kBlockSlots, 1, kConfig.num_math_warpgroups * 4 + 2, 1>;
-
-struct BlockSlot {
-    BlockCoordinates block;
-    uint32_t is_last = 0;
-};
-
-template <bool kIsGrouped>
-struct BlockRing {
-    BlockSlot slots[GemmConfig::kBlockSlots];
-    PipelineBarriers<GemmConfig::kBlockSlots> barriers;
-};
-
-// A dense product's blocks need no ring.
-template <>
-struct BlockRing<false> {};
 
 // The memory into which the CTAs of a cluster along K send their sums, one stage of one math
 // warpgroup (epilogue/sum_parts.cuh): one thread announces the bytes, all four warps read them.

@@ -68,9 +68,11 @@ DG_DEVICE void tma_store_commit_group() {
     asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }
 
-// Waits until this thread's stores have read their shared memory, which may then be overwritten.
+// Waits until at most `kInFlight` of this thread's latest stores have not read their shared memory,
+// which may then be overwritten.
+template <int kInFlight = 0>
 DG_DEVICE void tma_store_wait_read() {
-    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kInFlight) : "memory");
 }
 
 // Copies 4 bytes; those from `source_bytes` on are written as zeros and not read.
@@ -78,6 +80,15 @@ DG_DEVICE void cp_async_4(void* destination, const void* source, int source_byte
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(destination)),
                  "l"(__cvta_generic_to_global(source)), "r"(source_bytes)
                  : "memory");
+}
+
+// Closes a group of this thread's cp.async.
+DG_DEVICE void cp_async_commit_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until at most `kInFlight` of this thread's latest groups are not complete.
+template <int kInFlight>
+DG_DEVICE void cp_async_wait_group() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(kInFlight) : "memory");
 }
 
 // Arrives on `barrier` once all earlier cp.async of this thread are complete. The arrival is one of

@@ -48,6 +48,13 @@ DG_DEVICE void store_shared(void* destination, float first, float second) {
                  : "memory");
 }
 
+// Four words at a multiple of 16 bytes.
+DG_DEVICE void store_shared(void* destination, uint32_t w0, uint32_t w1, uint32_t w2, uint32_t w3) {
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(destination)),
+                 "r"(w0), "r"(w1), "r"(w2), "r"(w3)
+                 : "memory");
+}
+
 // Copies 16 bytes from shared to global memory, both at multiples of 16.
 DG_DEVICE void copy_16_to_global(void* destination, const void* source) {
     asm volatile(

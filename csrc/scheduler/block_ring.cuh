@@ -8,16 +8,34 @@
 #include "common/types.cuh"
 #include "config.cuh"
 #include "pipeline/pipeline.cuh"
-#include "pipeline/shared_storage.cuh"
 #include "ptx/thread.cuh"
 #include "scheduler/block.cuh"
 
 namespace deep_gemm {
 
+struct BlockSlot {
+    BlockCoordinates block;
+    uint32_t is_last = 0;
+};
+
+template <bool kIsGrouped>
+struct BlockRing {
+    BlockSlot slots[GemmConfig::kBlockSlots];
+    PipelineBarriers<GemmConfig::kBlockSlots> barriers;
+};
+
+// A dense product's blocks need no ring.
+template <>
+struct BlockRing<false> {};
+
+// One thread fills it, several warps read it.
+template <auto kConfig>
+using BlockPipeline = Pipeline<GemmConfig::kBlockSlots, 1, kConfig.num_block_readers(), 1>;
+
 // Scheduler warp: publishes all of this CTA's blocks, and an empty one that ends them.
-template <GemmConfig kConfig, typename Scheduler>
-DG_DEVICE void publish_blocks(SharedStorage<kConfig>& smem, Scheduler scheduler) {
-    const BlockPipeline<kConfig> pipeline{smem.block_ring.barriers};
+template <auto kConfig, typename Scheduler>
+DG_DEVICE void publish_blocks(BlockRing<true>& ring, Scheduler scheduler) {
+    const BlockPipeline<kConfig> pipeline{ring.barriers};
     typename BlockPipeline<kConfig>::State state;
     BlockCoordinates block;
     bool more = true;
@@ -26,7 +44,7 @@ DG_DEVICE void publish_blocks(SharedStorage<kConfig>& smem, Scheduler scheduler)
         if (!more) block = {};
         pipeline.producer_acquire(state);
         if (ptx::lane_idx() == 0) {
-            smem.block_ring.slots[state.stage] = {block, more ? 0u : 1u};
+            ring.slots[state.stage] = {block, more ? 0u : 1u};
             pipeline.producer_arrive(state);
         }
         __syncwarp();
@@ -40,19 +58,19 @@ DG_DEVICE void publish_blocks(SharedStorage<kConfig>& smem, Scheduler scheduler)
 // descriptors in ordinary registers, and a vote at each branch. So all lanes take lane 0's values;
 // and a block says itself whether it is the last, since a loop that is left right behind a wait
 // counts as left by each lane for itself.
-template <GemmConfig kConfig>
+template <auto kConfig>
 struct BlockReader {
-    SharedStorage<kConfig>& smem;
+    BlockRing<true>& ring;
     typename BlockPipeline<kConfig>::State state;
     uint32_t is_last = 0;
 
-    DG_DEVICE explicit BlockReader(SharedStorage<kConfig>& smem) : smem(smem) {}
+    DG_DEVICE explicit BlockReader(BlockRing<true>& ring) : ring(ring) {}
 
     DG_DEVICE bool next_block(BlockCoordinates& block) {
         if (is_last) return false;
-        const BlockPipeline<kConfig> pipeline{smem.block_ring.barriers};
+        const BlockPipeline<kConfig> pipeline{ring.barriers};
         pipeline.consumer_wait(state);
-        const BlockSlot slot = smem.block_ring.slots[state.stage];
+        const BlockSlot slot = ring.slots[state.stage];
         pipeline.consumer_release(pipeline.release_address(state));
         state.advance();
         block = {.m = ptx::uniform(slot.block.m),

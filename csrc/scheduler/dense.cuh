@@ -11,7 +11,7 @@
 
 namespace deep_gemm {
 
-template <GemmConfig kConfig>
+template <auto kConfig>
 struct DenseScheduler {
     PersistentCta<kConfig> cta;
     uint32_t num_rows;     // of clusters
@@ -48,10 +48,13 @@ struct DenseScheduler {
     // and as equal as that allows; some may be empty.
     static DG_HOST_DEVICE uint32_t part_begin(uint32_t k, uint32_t part) {
         const uint32_t num_k_blocks = ceil_div<uint32_t>(k, kConfig.kBlockK);
-        if constexpr (kConfig.cluster_k == 1) return part * num_k_blocks;
-        const uint32_t num_groups = ceil_div<uint32_t>(num_k_blocks, kConfig.kSfGroup);
-        return min<uint32_t>(part * num_groups / kConfig.cluster_k * kConfig.kSfGroup,
-                             num_k_blocks);
+        if constexpr (kConfig.cluster_k == 1) {
+            return part * num_k_blocks;
+        } else {
+            const uint32_t num_groups = ceil_div<uint32_t>(num_k_blocks, kConfig.kSfGroup);
+            return min<uint32_t>(part * num_groups / kConfig.cluster_k * kConfig.kSfGroup,
+                                 num_k_blocks);
+        }
     }
 };
 

@@ -44,7 +44,7 @@ DG_DEVICE GroupRows group_rows(const GemmArguments& args, uint32_t group) {
 }
 
 // To be walked by a whole warp: it looks at 32 groups at a time, each lane at one.
-template <GemmConfig kConfig>
+template <auto kConfig>
 struct GroupRowsScheduler {
     const GemmArguments& args;
     PersistentCta<kConfig> cta;

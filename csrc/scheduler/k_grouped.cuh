@@ -11,7 +11,7 @@
 
 namespace deep_gemm {
 
-template <GemmConfig kConfig>
+template <auto kConfig>
 struct KGroupedScheduler {
     const GemmArguments& args;
     PersistentCta<kConfig> cta;

@@ -7,7 +7,7 @@
 
 namespace deep_gemm {
 
-template <GemmConfig kConfig>
+template <auto kConfig>
 struct PersistentCta {
     static constexpr uint32_t kBlockRows = kConfig.block_m;
 

@@ -20,7 +20,7 @@
 namespace deep_gemm {
 
 // To be walked by a whole warp.
-template <GemmConfig kConfig>
+template <auto kConfig>
 struct RowIdScheduler {
     // Rows of a tile that are not handed out.
     struct Rows {

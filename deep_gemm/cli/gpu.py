@@ -1,4 +1,7 @@
-"""The GPUs that torch can use, and which of them have kernels."""
+"""The GPUs that torch can use, and which of them can show the main job.
+
+That is SM90's: what runs on SM100 has been emulated, and not yet measured on one.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from deep_gemm.errors import MissingDependencyError, UnsupportedArchitectureError
-from deep_gemm.runtime.device import SUPPORTED
+from deep_gemm.runtime.device import SUPPORTED, is_sm100
+
+SHOWN = {capability: arch for capability, arch in SUPPORTED.items() if not is_sm100(arch)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +36,13 @@ class Gpu:
 
     @property
     def is_supported(self) -> bool:
-        """There are kernels for it."""
-        return self.capability in SUPPORTED
+        """The main job can be shown on it."""
+        return self.capability in SHOWN
 
     @property
     def arch(self) -> str:
         """The architecture that kernels for it are compiled for; only of a supported GPU."""
-        return SUPPORTED[self.capability]
+        return SHOWN[self.capability]
 
     def __str__(self) -> str:
         major, minor = self.capability
@@ -63,11 +68,11 @@ def find_gpus() -> list[Gpu]:
 
 
 def choose_gpu() -> Gpu:
-    """The first GPU that has kernels.
+    """The first GPU that can show the main job.
 
     Raises:
         MissingDependencyError: torch can use no GPU.
-        UnsupportedArchitectureError: none of the GPUs has kernels.
+        UnsupportedArchitectureError: none of the GPUs can.
     """
     gpus = find_gpus()
     for gpu in gpus:
@@ -78,8 +83,8 @@ def choose_gpu() -> Gpu:
 
 
 def needed_architectures() -> str:
-    """The architectures that have kernels, for a message."""
-    return " or ".join(f"SM{major}{minor}" for major, minor in SUPPORTED)
+    """The architectures that it is shown on, for a message."""
+    return " or ".join(f"SM{major}{minor}" for major, minor in SHOWN)
 
 
 def _gpu(index: int) -> Gpu:

@@ -22,10 +22,13 @@ from deep_gemm.errors import MissingDependencyError
 from deep_gemm.jit.cache import KernelCache
 from deep_gemm.jit.codegen import generate
 from deep_gemm.jit.compiler import Compiler, select_compiler
+from deep_gemm.jit.layers import CacheLayers
 from deep_gemm.jit.nvcc import Nvcc, find_nvcc
 from deep_gemm.jit.nvrtc import Nvrtc
 from deep_gemm.jit.nvrtc_library import by_loader, driver_version, in_toolkit, in_wheels
 from deep_gemm.jit.source import KernelSource, include_root, included_headers
+from deep_gemm.jit.trust import open_folder
+from deep_gemm.jit.upkeep import stored
 
 Status = Literal["ok", "unused", "warning", "missing"]
 
@@ -168,18 +171,29 @@ def headers() -> list[Finding]:
 
 def kernel_cache() -> list[Finding]:
     """The kernel cache. Without it every process compiles its kernels anew, and works."""
-    directory = KernelCache(knobs.jit_cache_dir.get()).directory
+    return [_layer(cache) for cache in CacheLayers().all()]
+
+
+def _layer(cache: KernelCache) -> Finding:
+    """One directory of it: the one that is written, or a layer that is only read."""
+    subject = "cache layer" if cache.is_read_only else "kernel cache"
+    directory = cache.directory
     try:
-        files = [file.stat().st_size for file in directory.glob("cache/*/*/*")]
-        num_kernels = sum(1 for _ in directory.glob("cache/*/*/kernel.cubin"))
-        for folder in ("cache", "tmp"):
-            _try_writing(directory / folder)
+        entries = stored(cache)
+        if cache.is_read_only or directory.exists():
+            with open_folder(directory):
+                pass
+        if not cache.is_read_only:
+            for folder in ("cache", "tmp"):
+                _try_writing(directory / folder)
     except OSError as error:
         found = f"{directory} cannot be used: {error}"
-        mend = f"export {knobs.jit_cache_dir.name}=<a writable directory>"
-        return [Finding("kernel cache", "warning", found, mend)]
-    found = f"{directory}, writable, {num_kernels} kernel(s), {sum(files) / 1e6:.1f} MB"
-    return [Finding("kernel cache", "ok", found)]
+        mend = f"export {knobs.jit_cache_dir.name}=<a directory that you alone can write to>"
+        return Finding(subject, "warning", found, mend)
+    num_bytes = sum(entry.num_bytes for entry in entries)
+    use = "read-only" if cache.is_read_only else "writable"
+    found = f"{directory}, {use}, {len(entries)} kernel(s), {num_bytes / 1e6:.1f} MB"
+    return Finding(subject, "ok", found)
 
 
 def _try_writing(folder: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from deep_gemm.config.gemm_config import BLOCK_K, GRAN_N, SF_GROUP, GemmConfig, Grouping
+from deep_gemm.config.sm100_config import Sm100GemmConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class GemmProblem:
         pdl: whether the kernel may start while the one before it ends.
         splits_k: whether CTAs of a cluster may share a block's K: faster where D has few blocks,
             but then the last bits of a row depend on how many rows there are.
+        mn_major: SM100: whether A lies with M contiguous, and B with N.
+        gran_k: SM100: elements along K per scale factor, of A and of B.
         gpu: the GPU's name, whose table of measured configurations counts; "" for none.
     """
 
@@ -45,7 +48,14 @@ class GemmProblem:
     head_columns: int = 0
     pdl: bool = False
     splits_k: bool = False
+    mn_major: tuple[bool, bool] = (False, False)
+    gran_k: tuple[int, int] = (BLOCK_K, BLOCK_K)
     gpu: str = ""
+
+    @property
+    def is_sm100(self) -> bool:
+        """Whether the kernels of SM100 compute it."""
+        return self.arch.startswith("10")
 
     @property
     def is_1d1d(self) -> bool:
@@ -62,12 +72,12 @@ class GemmProblem:
         groups = -(-self.num_k_blocks // SF_GROUP)
         return min(self.num_k_blocks, -(-groups // config.cluster_k) * SF_GROUP)
 
-    def has_unknown_tiles(self, config: GemmConfig) -> bool:
+    def has_unknown_tiles(self, config: GemmConfig | Sm100GemmConfig) -> bool:
         """Whether the number of rows of tiles depends on how rows spread over groups."""
         is_m_grouped = self.grouping is Grouping.M_GROUPED and self.num_groups > 1
         return is_m_grouped and self.alignment % config.block_m != 0
 
-    def cluster_grid(self, config: GemmConfig) -> tuple[int, int]:
+    def cluster_grid(self, config: GemmConfig | Sm100GemmConfig) -> tuple[int, int]:
         """Rows and columns of clusters that cover D, all groups together.
 
         Where it depends on how rows spread over groups, a group is taken to need half a tile more

@@ -10,6 +10,7 @@ from deep_gemm.config.cost_model import Estimate, estimate
 from deep_gemm.config.gemm_config import GemmConfig, Grouping
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.sm90 import candidates
+from deep_gemm.config.sm100_config import Sm100GemmConfig
 from deep_gemm.config.tuned import find
 
 
@@ -26,7 +27,7 @@ class Selection:
     band: int
 
 
-def best_band(problem: GemmProblem, config: GemmConfig) -> int:
+def best_band(problem: GemmProblem, config: GemmConfig | Sm100GemmConfig) -> int:
     """The band height for which the blocks in flight together touch the fewest bytes of A and B."""
     rows, columns = config.cluster_grid(problem.m, problem.n)
     in_flight = max(1, problem.num_sms // config.cluster_size)

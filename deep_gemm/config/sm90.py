@@ -9,6 +9,7 @@ from dataclasses import replace
 from deep_gemm.config.gemm_config import SF_GROUP, GemmConfig, Grouping
 from deep_gemm.config.legality import MAX_CLUSTER, broken_rules, max_stages
 from deep_gemm.config.problem import GemmProblem
+from deep_gemm.config.sm100_config import Sm100GemmConfig
 
 BLOCK_M = (16, 32, 64, 128, 256)
 
@@ -36,7 +37,7 @@ def block_m_candidates(problem: GemmProblem) -> tuple[int, ...]:
     return tuple(height for height in allowed if 64 <= height < 2 * m) or lowest
 
 
-def stores_heads(config: GemmConfig, head_columns: int) -> bool:
+def stores_heads(config: GemmConfig | Sm100GemmConfig, head_columns: int) -> bool:
     """Whether no slab of D reaches from one run of `head_columns` columns into the next."""
     return head_columns % (config.d_swizzle_bytes // config.d_bytes) == 0
 

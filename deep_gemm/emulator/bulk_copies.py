@@ -109,7 +109,7 @@ def _to_peer(instruction: Instruction, symbols: Symbols) -> Execute:
             offsets = _range(int(what(warp)[lane]) & OFFSET_MASK, count)
             cta.cluster.order.phases(place, warp)
             cta.order.send(warp, offsets, cta.cluster.ctas[rank], place & OFFSET_MASK)
-            release = cta.begin_read("R4", offsets)
+            release = cta.begin_read("R4", offsets, reader="a bulk copy")
 
             def read(
                 offsets: NDArray[np.int64] = offsets, release: Callable[[], None] = release

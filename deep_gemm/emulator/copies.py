@@ -10,7 +10,7 @@ from deep_gemm.emulator.clocks import Clock
 from deep_gemm.emulator.errors import EmulationError, HazardError
 from deep_gemm.emulator.global_memory import check_alignment
 from deep_gemm.emulator.ir import Address, Instruction, TensorAddress
-from deep_gemm.emulator.memory import OFFSET_MASK
+from deep_gemm.emulator.memory import OFFSET_MASK, RANK_SHIFT
 from deep_gemm.emulator.modifiers import LEVELS, SHARED, parts, unknown
 from deep_gemm.emulator.operands import LANES, Lanes, Symbols, address, fetcher
 from deep_gemm.emulator.warp import Mask, Wait, Warp
@@ -160,10 +160,13 @@ def _single_lane(mask: Mask, what: str) -> int:
 
 def _tma_load(instruction: Instruction, symbols: Symbols) -> Execute:
     pattern = (
-        r"cp\.async\.bulk\.tensor\.[1-5]d\.shared::(?:cluster|cta)\.global(?:\.tile)?"
-        r"\.mbarrier::complete_tx::bytes(?:\.multicast::cluster)?(?:\.L2::cache_hint)?"
+        r"cp\.async\.bulk\.tensor\.[1-5]d(?:\.cta_group::1)?(?P<early>\.cta_group::2)?"
+        r"\.shared::(?:cluster|cta)\.global(?:\.tile)?"
+        r"\.mbarrier::complete_tx::bytes(?:\.multicast::cluster)?(?P<pair>\.cta_group::[12])?"
+        r"(?:\.L2::cache_hint)?"
     )
-    parts(instruction, pattern)
+    found = parts(instruction, pattern)
+    is_of_pair = ".cta_group::2" in (found["pair"], found["early"])
     destination, source, barrier, *rest = instruction.operands
     if not isinstance(source, TensorAddress):
         raise EmulationError("a TMA load needs a tensor map and coordinates")
@@ -180,17 +183,32 @@ def _tma_load(instruction: Instruction, symbols: Symbols) -> Execute:
         if fetch_ranks is not None:
             bits = int(fetch_ranks(warp)[lane])
             ranks = [rank for rank in range(16) if bits >> rank & 1]
+        place = int(completes(warp)[lane])
+        parity = _told_parity(warp, place) if is_of_pair else None
+        if parity is None and place >> RANK_SHIFT != warp.cta.rank:
+            text = f"{place:#x} is in CTA {place >> RANK_SHIFT} of the cluster"
+            raise HazardError("R34", f"a TMA load without .cta_group::2, whose mbarrier {text}")
         cluster.load_box(
             map_address=int(fetch_map(warp)[lane]),
             coordinates=[int(np.int32(item(warp)[lane].view(np.int32))) for item in coordinates],
             destination=int(where(warp)[lane]) & OFFSET_MASK,
-            barrier=int(completes(warp)[lane]) & OFFSET_MASK,
+            barrier=place & OFFSET_MASK,
             ranks=ranks,
             warp=warp,
+            parity=parity,
         )
         return None
 
     return execute
+
+
+def _told_parity(warp: Warp, place: int) -> int:
+    """With .cta_group::2: which CTA of a pair has the mbarrier, the even or the odd one."""
+    rank = place >> RANK_SHIFT
+    if rank >> 1 != warp.cta.rank >> 1:
+        text = f"{place:#x} is in CTA {rank}, of another pair than CTA {warp.cta.rank}"
+        raise HazardError("R34", f"a TMA load with .cta_group::2, whose mbarrier {text}")
+    return rank & 1
 
 
 def _tma_store(instruction: Instruction, symbols: Symbols) -> Execute:

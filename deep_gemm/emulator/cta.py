@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from deep_gemm.emulator.memory import OFFSET_MASK, Proxy, SharedMemory
 from deep_gemm.emulator.ordering import CtaOrder, operation_of
 from deep_gemm.emulator.spaces import PARAMETER_WINDOW
 from deep_gemm.emulator.strong import Strength
+from deep_gemm.emulator.tensor_memory import TensorMemory
+from deep_gemm.emulator.tensor_order import TensorRaces
 from deep_gemm.emulator.tma import store_box, swizzled_offsets
 from deep_gemm.emulator.warp import LANES, Mask, Warp
 
@@ -49,7 +52,7 @@ class Cta:
             rule: np.zeros(SHARED_BASE + smem_bytes, dtype=np.int16) for rule in ("R3", "R4")
         }
         self._read_keys = itertools.count()
-        self._reads: dict[int, tuple[str, Sequence[NDArray[np.int64]], Access]] = {}
+        self._reads: dict[int, tuple[str, Sequence[NDArray[np.int64]], Access, str]] = {}
         num_warps = -(-launch.num_threads // LANES)
         self.warps = [
             Warp(launch.program, self, warp, launch.num_threads) for warp in range(num_warps)
@@ -176,18 +179,31 @@ class Cta:
         undefined: Mask = np.logical_not(self.shared.is_defined(offsets).all(axis=1))
         return undefined
 
-    def begin_read(self, rule: str, *tiles: NDArray[np.int64]) -> Callable[[], None]:
+    @functools.cached_property
+    def tensor(self) -> TensorMemory:
+        """The CTA's tensor memory."""
+        return TensorMemory()
+
+    @functools.cached_property
+    def tensor_races(self) -> TensorRaces:
+        """The accesses to it."""
+        return TensorRaces(self.cluster.order.ledger)
+
+    def begin_read(
+        self, rule: str, *tiles: NDArray[np.int64], reader: str = "a wgmma"
+    ) -> Callable[[], None]:
         """Marks bytes as being read by an asynchronous operation; call the result at its end.
 
         Args:
             rule: that overwriting the bytes breaks.
             tiles: offsets of bytes.
+            reader: the operation, for reports.
         """
         readers = self._readers[rule]
         for tile in tiles:
             readers[tile] += 1
         key = next(self._read_keys)
-        self._reads[key] = rule, tiles, self.cluster.access()
+        self._reads[key] = rule, tiles, self.cluster.access(), reader
 
         def release() -> None:
             del self._reads[key]
@@ -231,7 +247,7 @@ class Cta:
             lane: that does.
         """
         self.order.store(warp, lane, offsets)
-        release = self.begin_read("R4", offsets)
+        release = self.begin_read("R4", offsets, reader="a TMA store")
         is_done = False
 
         def perform() -> None:
@@ -257,10 +273,9 @@ class Cta:
             is_read = readers[offsets].reshape(-1) > 0
             if is_read.any():
                 first = int(offsets.reshape(-1)[np.argmax(is_read)])
-                reader = "a wgmma" if rule == "R3" else "a TMA store"
-                other = next(
-                    access
-                    for broken, tiles, access in self._reads.values()
+                other, reader = next(
+                    (access, reader)
+                    for broken, tiles, access, reader in self._reads.values()
                     if broken == rule and any((tile == first).any() for tile in tiles)
                 )
                 raise HazardError(
@@ -303,4 +318,6 @@ class Cta:
         for barrier_id, (arrived, _) in self._named.items():
             if arrived:
                 raise HazardError("R28", f"{arrived} threads still wait on barrier {barrier_id}")
+        if "tensor" in self.__dict__:
+            self.tensor.check_exit()
         self.order.check_exit()

@@ -20,6 +20,10 @@ from deep_gemm.emulator import (
     mbarrier_forms,
     remote_stores,
     synchronisation,
+    tensor_copies,
+    tensor_forms,
+    tensor_moves,
+    umma,
     warp_lanes,
 )
 from deep_gemm.emulator.errors import EmulationError
@@ -163,4 +167,8 @@ _TABLE: dict[str, Build] = {
     **copies.TABLE,
     **bulk_copies.TABLE,
     **matrices.TABLE,
+    **tensor_copies.TABLE,
+    **tensor_forms.TABLE,
+    **tensor_moves.TABLE,
+    **umma.TABLE,
 }

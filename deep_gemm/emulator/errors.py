@@ -65,7 +65,7 @@ class CopyInFlightError(HazardError, rules=("R2",)):
 
 
 class OperandOverwrittenError(HazardError, rules=("R3",)):
-    """A stage is overwritten while a wgmma may still read it."""
+    """A stage is overwritten while a wgmma, tcgen05.mma or tcgen05.cp may still read it."""
 
 
 class StoreSourceOverwrittenError(HazardError, rules=("R4",)):
@@ -117,7 +117,35 @@ class MapInUseError(HazardError, rules=("R32",)):
 
 
 class DescriptorError(HazardError, rules=("R15", "R16")):
-    """A wgmma descriptor that the hardware refuses."""
+    """A descriptor of an operand that the hardware refuses."""
+
+
+class InstructionDescriptorError(HazardError, rules=("R17",)):
+    """An instruction descriptor of tcgen05.mma with a combination that does not exist."""
+
+
+class TensorAllocationError(HazardError, rules=("R19",)):
+    """Tensor memory used without an allocation, or an allocation that breaks a rule."""
+
+
+class TensorAddressError(HazardError, rules=("R20",)):
+    """An address in tensor memory that this warp or instruction may not use."""
+
+
+class TensorReadError(HazardError, rules=("R21", "R23")):
+    """Tensor memory is read before what writes it is known to be over."""
+
+
+class TensorOverwrittenError(HazardError, rules=("R22", "R24", "R33")):
+    """Tensor memory is written while something else may read or write it."""
+
+
+class CommitError(HazardError, rules=("R25",)):
+    """tcgen05.commit by a thread that has issued nothing, while another one of its warp has."""
+
+
+class CtaPairError(HazardError, rules=("R34",)):
+    """An instruction of a CTA pair, without the pair or by the wrong CTA of it."""
 
 
 class UndefinedValueError(HazardError, rules=("R26",)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +21,7 @@ from deep_gemm.emulator.ordering import ClusterOrder
 from deep_gemm.emulator.program import Program
 from deep_gemm.emulator.races import Kind
 from deep_gemm.emulator.spaces import SHARED_WINDOW, WINDOW_BYTES
+from deep_gemm.emulator.tensor_order import TensorOrder
 from deep_gemm.emulator.tma import TensorMap, load_box, swizzled_offsets
 from deep_gemm.emulator.warp import Group, Warp
 
@@ -42,6 +44,8 @@ class Launch:
         timing: when asynchronous operations happen.
         seed: of random timing.
         pdl: it may start while the grid before is still at work.
+        implies_tensor_fences: tcgen05.fence is not asked for, nor fence.proxy.async between the
+            address that tcgen05.alloc writes and a copy over it: Triton leaves them out.
         unreleased: lines of global memory that clusters which have left wrote and did not release.
     """
 
@@ -55,6 +59,7 @@ class Launch:
     timing: Timing = Timing.EARLY
     seed: int = 0
     pdl: bool = False
+    implies_tensor_fences: bool = False
     unreleased: dict[int, Access] = field(default_factory=dict)
 
     def run(self) -> int:
@@ -113,6 +118,11 @@ class Cluster:
         self.maps = MapOrder(self)
         self.executing: tuple[Warp, Group] | None = None
         self.ctas = [Cta(self, first_cta + rank, rank) for rank in range(launch.cluster_size)]
+
+    @functools.cached_property
+    def tensor_order(self) -> TensorOrder:
+        """What orders accesses to tensor memory."""
+        return TensorOrder(self)
 
     def run(self) -> None:
         """Runs all warps until they have left.
@@ -215,23 +225,36 @@ class Cluster:
         barrier: int,
         ranks: Sequence[int],
         warp: Warp,
+        parity: int | None = None,
     ) -> None:
-        """Starts a TMA load into the same offset of each CTA of `ranks`."""
+        """Starts a TMA load into the same offset of each CTA of `ranks`.
+
+        Args:
+            map_address: of the tensor map.
+            coordinates: of the box.
+            destination: its offset in shared memory.
+            barrier: offset of the mbarrier.
+            ranks: of the CTAs.
+            warp: that issues it.
+            parity: of the CTA in each one's pair whose mbarrier is told; None for its own.
+        """
         tensor_map = self.use_map(map_address, warp)
         if any(rank >= len(self.ctas) for rank in ranks):
             raise HazardError("R13", f"multicast to ranks {list(ranks)} of {len(self.ctas)}")
         offsets = swizzled_offsets(tensor_map, destination)
         for rank in ranks:
             cta = self._living(rank)
-            self.order.phases(compose_shared(rank, barrier), warp)
-            self.maps.use(map_address, cta.order.load(warp, offsets, barrier))
+            told = cta if parity is None else self.cta_of_rank(rank & ~1 | parity)
+            self.order.phases(compose_shared(told.rank, barrier), warp)
+            operation = cta.order.load(warp, offsets, barrier, signals=told)
+            self.maps.use(map_address, operation)
             cta.begin_fill(offsets, warp.agent, "async")
-            issue_phase = cta.shared.barrier(barrier).phase
+            issue_phase = told.shared.barrier(barrier).phase
 
-            def deliver(cta: Cta = cta, issue_phase: int = issue_phase) -> None:
+            def deliver(cta: Cta = cta, told: Cta = told, issue_phase: int = issue_phase) -> None:
                 box = load_box(tensor_map, self.launch.memory, coordinates)
                 self._living(cta.rank).shared.land(offsets, box, warp.agent, "async")
-                cta.shared.barrier(barrier).complete_tx(box.size, warp.agent, issue_phase)
+                told.shared.barrier(barrier).complete_tx(box.size, warp.agent, issue_phase)
 
             self.submit(("tma", object()), deliver)
 

@@ -168,6 +168,10 @@ class CtaOrder:
         for tile in tiles:
             self._races.read(self._cta.shared.index(tile), operation, warp.timeline.clock)
 
+    def fetch(self, warp: Warp, operation: Operation, tile: Offsets) -> None:
+        """A tcgen05 operation is issued, by any CTA's warp, that reads a tile. As Races.read."""
+        self._races.read(self._cta.shared.index(tile), operation, warp.timeline.clock)
+
     def store(self, warp: Warp, lane: int, offsets: Offsets) -> None:
         """A lane's TMA store is issued that reads a box. Raises as Races.read."""
         operation = self.storing(warp, lane)
@@ -186,13 +190,27 @@ class CtaOrder:
         index, threads = self._cta.shared.index(offsets), warp.agent * LANES + lanes
         self._races.write(index, operations, warp.timeline.clock, threads)
 
-    def load(self, warp: Warp, offsets: Offsets, barrier: int, kind: Kind = Kind.LOAD) -> Operation:
-        """A copy is issued, by any CTA's warp, that completes on an mbarrier of this one.
+    def load(
+        self,
+        warp: Warp,
+        offsets: Offsets,
+        barrier: int,
+        kind: Kind = Kind.LOAD,
+        signals: Cta | None = None,
+    ) -> Operation:
+        """A copy is issued, by any CTA's warp, that completes on an mbarrier.
+
+        Args:
+            warp: that issues it.
+            offsets: of the bytes, in this CTA.
+            barrier: offset of the mbarrier.
+            kind: of the copy.
+            signals: the CTA of the mbarrier; by default this one.
 
         Raises:
             HazardError: as Races.write.
         """
-        operation = self._completing(kind, barrier)
+        operation = (self if signals is None else signals.order)._completing(kind, barrier)
         self._races.write(self._cta.shared.index(offsets), [operation], warp.timeline.clock)
         self.must_end("R11" if warp.cta is self._cta else "R12", operation)
         return operation

@@ -32,11 +32,20 @@ class Kind(enum.Enum):
     STORE = "a TMA store"
     SEND = "a bulk copy to another CTA"
     WGMMA = "a wgmma"
+    MMA = "a tcgen05.mma"
+    TENSOR_COPY = "a tcgen05.cp"
+    TENSOR_LOAD = "a tcgen05.ld"
+    TENSOR_STORE = "a tcgen05.st"
 
 
-_RULES_OF_READERS = {Kind.WGMMA: "R3", Kind.STORE: "R4", Kind.SEND: "R4"}
+_READ_BY_TENSOR_CORES = (Kind.WGMMA, Kind.MMA, Kind.TENSOR_COPY)
+_RULES_OF_READERS = {
+    **dict.fromkeys(_READ_BY_TENSOR_CORES, "R3"),
+    Kind.STORE: "R4",
+    Kind.SEND: "R4",
+}
 _COPIES = (Kind.COPY, Kind.LOAD, Kind.REMOTE_STORE)
-_ASYNC_PROXY = (Kind.LOAD, Kind.STORE, Kind.SEND, Kind.WGMMA)
+_ASYNC_PROXY = (Kind.LOAD, Kind.STORE, Kind.SEND, *_READ_BY_TENSOR_CORES)
 
 
 class Operation(NamedTuple):
@@ -235,8 +244,7 @@ class Races:
         writer = self._ledger[last]
         raise HazardError(
             "R1",
-            f"{operation.kind.value} {does} shared memory at {at + self._base:#x}, which a thread"
-            f" has written {why}",
+            f"{operation.kind.value} {does} {self.place(at)}, which a thread has written {why}",
             writer.access,
         )
 
@@ -252,17 +260,20 @@ class Races:
         at = int(index.reshape(-1)[position])
         before = self._ledger[int(numbers[at])]
         raise HazardError(
-            _rule(before.kind, did, after.kind, does),
-            f"{after.kind.value} {does} shared memory at {at + self._base:#x}, which"
-            f" {before.kind.value} {did}, and nothing orders the two",
+            self.rule(before.kind, did, after.kind, does),
+            f"{after.kind.value} {does} {self.place(at)}, which {before.kind.value} {did}, and"
+            " nothing orders the two",
             before.access,
         )
 
+    def place(self, at: int) -> str:
+        """What an index stands for, for reports."""
+        return f"shared memory at {at + self._base:#x}"
 
-def _rule(before: Kind, did: str, after: Kind, does: str) -> str:
-    """Name of the rule that two accesses break if nothing orders them."""
-    if did == "reads":
-        return _RULES_OF_READERS.get(before, "race")
-    if before in _COPIES:
-        return "R29" if does == "writes" and after in _COPIES else "R2"
-    return "R1" if after in _ASYNC_PROXY else "race"
+    def rule(self, before: Kind, did: str, after: Kind, does: str) -> str:
+        """Name of the rule that two accesses break if nothing orders them."""
+        if did == "reads":
+            return _RULES_OF_READERS.get(before, "race")
+        if before in _COPIES:
+            return "R29" if does == "writes" and after in _COPIES else "R2"
+        return "R1" if after in _ASYNC_PROXY else "race"

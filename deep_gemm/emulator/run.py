@@ -79,6 +79,7 @@ def run(
     seed: int = 0,
     pdl: bool = False,
     recorder: Recorder | None = None,
+    implies_tensor_fences: bool = False,
 ) -> int:
     """Executes a launch on the caller's memory.
 
@@ -94,6 +95,8 @@ def run(
         seed: of random timing.
         pdl: the kernel may start while the one before it is still at work.
         recorder: is told what happens, for a trace; the run is the same with it and without.
+        implies_tensor_fences: tcgen05.fence is not asked for, nor fence.proxy.async between the
+            address that tcgen05.alloc writes and a copy over it: Triton leaves them out.
 
     Returns:
         The number of warp instructions executed.
@@ -118,5 +121,6 @@ def run(
         timing,
         seed,
         pdl,
+        implies_tensor_fences,
     )
     return launch.run()

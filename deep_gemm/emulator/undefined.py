@@ -103,8 +103,10 @@ def needs(instruction: Instruction) -> tuple[object, ...]:
     Not among them: destinations, data that stays in the CTA, and accumulators.
     """
     operands, opcode = instruction.operands, instruction.opcode
-    if opcode in ("st", "stmatrix"):
+    if opcode in ("st", "stmatrix") or instruction.name.startswith("tcgen05.st."):
         return operands[:1]
+    if opcode == "tcgen05" and instruction.modifiers[0] != "ld":
+        return operands
     if opcode in ("bar", "barrier") and "red" not in instruction.modifiers:
         return operands
     if operands and isinstance(operands[0], Register | Vector | Pair | Sink):

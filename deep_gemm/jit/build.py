@@ -7,10 +7,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from deep_gemm import knobs
 from deep_gemm.errors import CompilationError
-from deep_gemm.jit.cache import KernelCache
 from deep_gemm.jit.compiler import CompiledKernel, Compiler, select_compiler
+from deep_gemm.jit.layers import CacheLayers
 from deep_gemm.jit.source import KernelSource, included_headers
 
 # Goes up when an entry's layout changes, or how a compiler is called beyond its options.
@@ -33,17 +32,17 @@ class _Builds:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.slots: dict[str, _Slot] = {}
-        self.cache: KernelCache | None = None
+        self.cache: CacheLayers | None = None
         self.num_forbidden = 0
 
     def slot(self, key: str) -> _Slot:
         with self.lock:
             return self.slots.setdefault(key, _Slot())
 
-    def disk(self) -> KernelCache:
+    def disk(self) -> CacheLayers:
         with self.lock:
             if self.cache is None:
-                self.cache = KernelCache(knobs.jit_cache_dir.get())
+                self.cache = CacheLayers()
             return self.cache
 
 
@@ -76,7 +75,7 @@ def _load_or_compile(source: KernelSource, compiler: Compiler, key: str) -> Comp
         return kernel
     if _builds.num_forbidden:
         raise CompilationError(
-            f"kernel {source.name} ({key}) is neither in memory nor in {cache.directory}, and "
+            f"kernel {source.name} ({key}) is neither in memory nor in {cache}, and "
             "compiling is forbidden"
         )
     with cache.exclusive(key):

@@ -2,7 +2,7 @@
 
     <directory>/cache/<name>/<digest>/{kernel.cu, kernel.cubin, kernel.ptx, meta.json}
     <directory>/tmp/     entries being written or thrown away
-    <directory>/lock/    one lock file per first two digits of a digest
+    <directory>/lock/    one lock file per digest
 
 An entry appears whole, by a rename, and never changes. The cache only saves time: whatever is wrong
 with it ends in a warning and a compile.
@@ -11,29 +11,17 @@ with it ends in a warning and a compile.
 from __future__ import annotations
 
 import errno
-import fcntl
-import hashlib
-import json
 import os
-import shutil
 import tempfile
-import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
+from deep_gemm.jit import lock
 from deep_gemm.jit.compiler import CompiledKernel
-
-# Longer than any compile. Whoever waits in vain compiles for itself.
-LOCK_SECONDS = 60.0
-_POLL_SECONDS = 0.01
-_REPORT = ("entry", "arch", "registers", "spill_bytes", "static_smem_bytes", "compiler", "seconds")
-
-
-class _BrokenEntry(Exception):
-    """The entry is there, but is not what was written."""
+from deep_gemm.jit.entry import FILES, BrokenEntryError, decode, encode
+from deep_gemm.jit.trust import make_folder, open_folder, read_file, write_file
 
 
 def _absolute(directory: Path) -> Path:
@@ -45,167 +33,165 @@ def _absolute(directory: Path) -> Path:
 
 
 class KernelCache:
-    """The kernel cache in one directory, which need not exist yet."""
+    """The kernel cache in one directory, which need not exist yet.
 
-    def __init__(self, directory: Path) -> None:
+    Attributes:
+        directory: where it is, as an absolute path.
+        is_read_only: nothing in it is ever written, removed or touched.
+    """
+
+    def __init__(self, directory: Path, *, is_read_only: bool = False) -> None:
         self.directory = _absolute(directory)
+        self.is_read_only = is_read_only
         self._has_warned = False
 
     def get(self, name: str, digest: str) -> CompiledKernel | None:
-        """The kernel stored under `digest`; None if there is none or it cannot be read.
+        """The kernel stored under `digest`; None if there is none or it cannot be used.
 
-        A broken entry is removed with a warning.
+        A broken entry is removed with a warning. A kernel that is found counts as used now.
         """
-        entry = self._entry(name, digest)
         try:
-            # Through one open folder: an entry replaced while it is read stays one entry, and a
-            # file that is missing in it is missing for good.
-            folder = os.open(entry, os.O_RDONLY | os.O_DIRECTORY)
+            # Through one open folder: an entry replaced while it is read stays one entry.
+            with open_folder(self.directory, "cache", name, digest) as folder:
+                return self._read(folder, name, digest)
         except FileNotFoundError:
             return None
         except OSError as error:
             self._warn_unusable(error)
             return None
+
+    def check(self, name: str, digest: str) -> None:
+        """Read an entry as `get` does, and leave it as it is.
+
+        Raises:
+            BrokenEntryError: it is not what was written.
+            OSError: it cannot be read, or others can change it.
+        """
+        with open_folder(self.directory, "cache", name, digest) as folder:
+            self._decode(folder, name, digest)
+
+    def _decode(self, folder: int, name: str, digest: str) -> CompiledKernel:
+        path = self.path_of(name, digest)
+        return decode(lambda file_name: read_file(folder, path / file_name), name, digest)
+
+    def _read(self, folder: int, name: str, digest: str) -> CompiledKernel | None:
         try:
-            return _read_entry(folder, name, digest)
-        except _BrokenEntry as error:
-            self._discard(entry)
-            warnings.warn(
-                f"kernel cache: removed the broken entry {entry} ({error}); it will be rebuilt",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-        except OSError as error:
-            self._warn_unusable(error)
-        finally:
-            os.close(folder)
-        return None
+            kernel = self._decode(folder, name, digest)
+        except BrokenEntryError as error:
+            # Pruned while it was read, it only looks broken.
+            if _is_at(folder, self.path_of(name, digest)):
+                self._discard(name, digest, error)
+            return None
+        if not self.is_read_only:
+            with suppress(OSError):
+                os.utime(folder)
+        return kernel
 
     def put(self, kernel: CompiledKernel, digest: str, source_text: str) -> None:
         """Store a kernel. Does nothing if another process stored it first."""
-        entry = self._entry(kernel.name, digest)
-        staging = self._temporary()
         try:
-            staging.mkdir(parents=True)
-            for file_name, content in _files(kernel, digest, source_text).items():
-                _write_synced(staging / file_name, content)
-            entry.parent.mkdir(parents=True, exist_ok=True)
+            self.store(kernel.name, digest, encode(kernel, digest, source_text))
+        except OSError as error:
+            self._warn_unusable(error)
+
+    def store(self, name: str, digest: str, files: Mapping[str, bytes]) -> None:
+        """Store the files of an entry, unless there is one.
+
+        Raises:
+            OSError: they cannot be stored.
+        """
+        entry, staging = self.path_of(name, digest), self.temporary()
+        try:
+            make_folder(self.directory, "tmp", staging.name)
+            for file_name, content in files.items():
+                write_file(staging / file_name, content)
+            make_folder(self.directory, "cache", name)
             staging.rename(entry)
         except OSError as error:
-            shutil.rmtree(staging, ignore_errors=True)
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                self._warn_unusable(error)
+            remove_files(staging)
+            # NFS may repeat a rename that was done, and then find nothing to rename.
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) and not _exists(entry):
+                raise
+
+    def remove(self, name: str, digest: str) -> None:
+        """Remove an entry. What the cache did not write into it is kept below `tmp`.
+
+        Raises:
+            FileNotFoundError: there is none.
+            OSError: it cannot be removed.
+        """
+        # Renamed first, so that nobody meets half an entry.
+        grave = self.temporary()
+        make_folder(self.directory, "tmp")
+        self.path_of(name, digest).rename(grave)
+        remove_files(grave)
 
     @contextmanager
     def exclusive(self, digest: str) -> Iterator[None]:
         """Keep other processes from compiling the same kernel meanwhile, where locks work."""
-        # A lock per digest would leave a file per kernel; 256 of them seldom meet by chance.
-        path = self.directory / "lock" / digest[:2]
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError:
-            yield
-            return
-        try:
+        # A lock per kernel, since kernels that share one wait for each other: of 16 compiled at
+        # a time, two would meet at one of 256 locks in two cases of five.
+        with ExitStack() as stack:
             with suppress(OSError):
-                _lock(descriptor)
+                make_folder(self.directory, "lock")
+                stack.enter_context(lock.exclusive(self.directory / "lock" / digest))
             yield
-        finally:
-            # Closing alone would not release it while a forked child still has the descriptor.
-            with suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
 
-    def _entry(self, name: str, digest: str) -> Path:
+    def path_of(self, name: str, digest: str) -> Path:
+        """Where an entry is."""
         return self.directory / "cache" / name / digest
 
-    def _temporary(self) -> Path:
+    def temporary(self) -> Path:
+        """A place that nobody else uses, for an entry on its way in or out."""
         return self.directory / "tmp" / os.urandom(12).hex()
 
-    def _discard(self, entry: Path) -> None:
-        # Renamed before it is removed, so that nobody meets half an entry.
-        grave = self._temporary()
+    def _discard(self, name: str, digest: str, reason: BrokenEntryError) -> None:
+        what = f"the broken entry {self.path_of(name, digest)} ({reason})"
+        if self.is_read_only:
+            _warn(f"kernel cache: passed over {what}, which lies in a read-only layer")
+            return
         try:
-            grave.parent.mkdir(parents=True, exist_ok=True)
-            entry.rename(grave)
+            self.remove(name, digest)
         except FileNotFoundError:
             return
-        except OSError as error:
-            self._warn_unusable(error)
-        shutil.rmtree(grave, ignore_errors=True)
+        _warn(f"kernel cache: removed {what}; it will be rebuilt")
 
     def _warn_unusable(self, error: OSError) -> None:
-        if not self._has_warned:
-            self._has_warned = True
-            warnings.warn(
-                f"kernel cache {self.directory} cannot be used ({error}); kernels are kept in "
-                "memory only. Set DG_JIT_CACHE_DIR to a writable directory.",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-
-
-def _files(kernel: CompiledKernel, digest: str, source_text: str) -> dict[str, bytes]:
-    ptx = kernel.ptx.encode()
-    meta: dict[str, Any] = {field: getattr(kernel, field) for field in _REPORT}
-    meta["digest"] = digest
-    meta["sha256"] = {"kernel.cubin": _sha256(kernel.cubin), "kernel.ptx": _sha256(ptx)}
-    return {
-        "kernel.cu": source_text.encode(),
-        "kernel.cubin": kernel.cubin,
-        "kernel.ptx": ptx,
-        "meta.json": json.dumps(meta, indent=1).encode(),
-    }
-
-
-def _read_entry(folder: int, name: str, digest: str) -> CompiledKernel:
-    try:
-        meta = json.loads(_read(folder, "meta.json"))
-        if meta["digest"] != digest:
-            raise _BrokenEntry(f"meta.json belongs to {meta['digest']!r}")
-        files = {}
-        for file_name in ("kernel.cubin", "kernel.ptx"):
-            files[file_name] = _read(folder, file_name)
-            if _sha256(files[file_name]) != meta["sha256"][file_name]:
-                raise _BrokenEntry(f"{file_name} does not match its checksum")
-        return CompiledKernel(
-            name=name,
-            cubin=files["kernel.cubin"],
-            ptx=files["kernel.ptx"].decode(),
-            from_cache=True,
-            **{field: meta[field] for field in _REPORT},
-        )
-    except FileNotFoundError as error:
-        raise _BrokenEntry(f"{error.filename} is missing") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise _BrokenEntry(f"meta.json: {error!r}") from error
-
-
-def _read(folder: int, file_name: str) -> bytes:
-    def opener(path: str, flags: int) -> int:
-        return os.open(path, flags, dir_fd=folder)
-
-    with open(file_name, "rb", opener=opener) as file:  # noqa: PTH123 (Path has no dir_fd)
-        return file.read()
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _lock(descriptor: int) -> None:
-    deadline = time.monotonic() + LOCK_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if self._has_warned:
             return
-        except BlockingIOError:
-            time.sleep(_POLL_SECONDS)
+        self._has_warned = True
+        if self.is_read_only:
+            _warn(f"kernel cache: passed over the layer {self.directory} ({error})")
+            return
+        _warn(
+            f"kernel cache {self.directory} cannot be used ({error}); kernels are kept in memory "
+            "only. Set DG_JIT_CACHE_DIR to a directory that you alone can write to."
+        )
+
+
+def remove_files(entry: Path) -> None:
+    """Remove what the cache wrote into an entry, and its folder if that is all; errors are none."""
+    for file_name in FILES:
+        with suppress(OSError):
+            (entry / file_name).unlink()
+    with suppress(OSError):
+        entry.rmdir()
+
+
+def _is_at(folder: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(folder), path.lstat())
+    except OSError:
+        return False
+
+
+def _exists(path: Path) -> bool:
+    try:
+        path.lstat()
+    except OSError:
+        return False
+    return True
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, RuntimeWarning, stacklevel=2)

@@ -91,6 +91,12 @@ def included_headers(text: str) -> Mapping[str, bytes]:
 def forget_headers() -> None:
     """Drop the headers read so far; for tests that change them within one process."""
     _read.cache_clear()
+    _is_ours.cache_clear()
+
+
+@cache
+def _is_ours(root: Path, name: str) -> bool:
+    return (root / name).is_file()
 
 
 @cache
@@ -107,7 +113,7 @@ def _includes(code: bytes, includer: str, root: Path) -> tuple[str, ...]:
                 f'{includer}: an include must be "name" or <name>, got {other.decode()}'
             )
         name = (quoted or angled).decode()
-        if (root / name).is_file():
+        if _is_ours(root, name):
             names.append(name)
         elif quoted:
             raise MissingDependencyError(

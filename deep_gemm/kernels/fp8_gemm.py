@@ -50,7 +50,7 @@ class GemmTensors:
         return cls(*(matrix.unsqueeze(0) for matrix in matrices))
 
 
-def _strides(tensor: torch.Tensor) -> tuple[int, int]:
+def row_strides(tensor: torch.Tensor) -> tuple[int, int]:
     """Elements between matrices and between rows. Where there is but one, any stride would do; TMA
     gets one that it does not refuse."""
     batches, rows, columns = tensor.shape
@@ -63,15 +63,15 @@ def operand_maps(a: torch.Tensor, b: torch.Tensor, config: GemmConfig) -> Fields
     a_box = (config.block_m // config.cluster_n, BLOCK_K)
     b_box = (config.block_n // config.cluster_m, BLOCK_K)
     return (
-        ("tensor_map_a", matrix_map(UINT8, tuple(a.shape), _strides(a), a_box)),
-        ("tensor_map_b", matrix_map(UINT8, tuple(b.shape), _strides(b), b_box)),
+        ("tensor_map_a", matrix_map(UINT8, tuple(a.shape), row_strides(a), a_box)),
+        ("tensor_map_b", matrix_map(UINT8, tuple(b.shape), row_strides(b), b_box)),
     )
 
 
 def output_map(d: torch.Tensor, config: GemmConfig) -> Fields:
     """The tensor map of D [batch, m, n]."""
     box = (min(config.block_m, MMA_M), config.d_swizzle_bytes // config.d_bytes)
-    return (("tensor_map_d", matrix_map(D_TYPES[d.dtype], tuple(d.shape), _strides(d), box)),)
+    return (("tensor_map_d", matrix_map(D_TYPES[d.dtype], tuple(d.shape), row_strides(d), box)),)
 
 
 def _lines_map(sf: torch.Tensor, along: int, across: int, box: tuple[int, int]) -> BoxMap | None:
@@ -246,7 +246,7 @@ def plan_m_grouped(
     arguments.layout = layout
     arguments.alignment = problem.alignment
     arguments.clears_padding = clears_padding
-    batch_stride, row_stride = _strides(tensors.d)
+    batch_stride, row_stride = row_strides(tensors.d)
     arguments.d_stride_batch = batch_stride * config.d_bytes
     arguments.d_stride_m = row_stride * config.d_bytes
     sf_maps, sf_pointers = scale_factor_fields(arguments, tensors, config)

@@ -9,21 +9,29 @@ import torch
 from deep_gemm import knobs
 from deep_gemm.errors import UnsupportedArchitectureError
 
-EMULATED_SMS = 132
+EMULATED_SMS = {"90a": 132, "100a": 148, "103a": 160}
+"""Multiprocessors of an H100, a B200 and a B300, which the emulator stands for."""
 
-SUPPORTED = {(9, 0): "90a"}
+SUPPORTED = {(9, 0): "90a", (10, 0): "100a", (10, 3): "103a"}
 """Architectures with kernels, by compute capability."""
 
 
-@functools.cache
 def arch_of(device: torch.device) -> str:
     """The architecture that kernels for the device are compiled for, such as "90a".
 
     Raises:
         UnsupportedArchitectureError: there are no kernels for it.
     """
-    if device.type == "cpu":
-        return knobs.emulator_arch.get()
+    return knobs.emulator_arch.get() if device.type == "cpu" else _arch_of_gpu(device)
+
+
+def is_sm100(arch: str) -> bool:
+    """Whether an architecture has the kernels of SM100."""
+    return arch.startswith("10")
+
+
+@functools.cache
+def _arch_of_gpu(device: torch.device) -> str:
     capability = torch.cuda.get_device_capability(device)
     if capability not in SUPPORTED:
         have = ", ".join(f"SM{major}{minor}" for major, minor in SUPPORTED)
@@ -35,12 +43,14 @@ def arch_of(device: torch.device) -> str:
     return SUPPORTED[capability]
 
 
-@functools.cache
 def any_arch_of(device: torch.device) -> str:
     """What kernels that run on every architecture are compiled for: the device's own, whatever it
     is."""
-    if device.type == "cpu":
-        return arch_of(device)
+    return arch_of(device) if device.type == "cpu" else _any_arch_of_gpu(device)
+
+
+@functools.cache
+def _any_arch_of_gpu(device: torch.device) -> str:
     major, minor = torch.cuda.get_device_capability(device)
     return SUPPORTED.get((major, minor), f"{major}{minor}")
 
@@ -57,9 +67,11 @@ def gpu_name_of(device: torch.device) -> str:
     return "" if device.type == "cpu" else torch.cuda.get_device_name(device)
 
 
-@functools.cache
 def num_sms_of(device: torch.device) -> int:
-    """Multiprocessors of the device; for the emulator, those of an H100."""
-    if device.type == "cpu":
-        return EMULATED_SMS
+    """Multiprocessors of the device; for the emulator, those of a GPU of its architecture."""
+    return EMULATED_SMS[arch_of(device)] if device.type == "cpu" else _num_sms_of_gpu(device)
+
+
+@functools.cache
+def _num_sms_of_gpu(device: torch.device) -> int:
     return int(torch.cuda.get_device_properties(device).multi_processor_count)

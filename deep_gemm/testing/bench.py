@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -126,6 +125,9 @@ def mean_seconds(
     Raises:
         ArgumentError: no name finds an event, or one finds several kernels and may not.
     """
+    # Not above: it is 2 of the 30 ms of `import deep_gemm`, which every process waits for.
+    from statistics import fmean
+
     found = [[event for event in events if name in event.name] for name in names]
     if not any(found):
         seen = sorted({event.name for event in events})
@@ -135,8 +137,7 @@ def mean_seconds(
         if len(kernels) > 1 and not with_multiple_kernels:
             raise ArgumentError(f"kernel_names: {name!r} must find one kernel, got {kernels}")
     return tuple(
-        statistics.fmean(event.duration for event in matches) / 1e6 if matches else 0.0
-        for matches in found
+        fmean(event.duration for event in matches) / 1e6 if matches else 0.0 for matches in found
     )
 
 
@@ -185,6 +186,8 @@ def host_time(fn: Callable[[], object], repeats: int = 200) -> float:
         fn: launches work, and returns without waiting for it; called once beforehand.
         repeats: measured calls.
     """
+    from statistics import median
+
     fn()
     times = []
     for index in range(repeats):
@@ -194,7 +197,7 @@ def host_time(fn: Callable[[], object], repeats: int = 200) -> float:
         fn()
         times.append((time.perf_counter_ns() - start) / 1e3)
     _synchronize()
-    return statistics.median(times)
+    return median(times)
 
 
 def _synchronize() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.emulator.defects import KERNEL, LOAD_SF, LOAD_TILES, MULTIPLY, STORAGE, STORE, WRONG
+from tests.emulator.defects import CONFIG, KERNEL, LOAD_SF, LOAD_TILES, MULTIPLY, STORE, WRONG
 from tests.emulator.grouped_cases import (
     ENDS,
     IDS,
@@ -20,6 +20,7 @@ from tests.emulator.grouped_cases import (
     GroupedCase,
 )
 
+COPY_ROWS = "epilogue/copy_rows.cuh"
 RING = "scheduler/block_ring.cuh"
 ROW_IDS = "scheduler/row_ids.cuh"
 GROUP_ROWS = "scheduler/group_rows.cuh"
@@ -51,21 +52,21 @@ CHANGE_A = (
 )
 RELEASE = "ptx::fence_proxy_tensormap_release();"
 STAGED = "ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);\n#pragma"
-READERS = "kConfig.num_math_warpgroups * 4 + 2"
+READERS = "return num_math_warpgroups * 4 + 2"
 
 BLOCK_RING = [
-    GroupedDefect("a reader too few", STORAGE, READERS, f"{READERS} - 1", "race", PARTIAL),
-    GroupedDefect("a reader too many", STORAGE, READERS, f"{READERS} + 1", "R11", PARTIAL),
+    GroupedDefect("a reader too few", CONFIG, READERS, f"{READERS} - 1", "race", PARTIAL),
+    GroupedDefect("a reader too many", CONFIG, READERS, f"{READERS} + 1", "R11", PARTIAL),
     GroupedDefect(
         "a slot is not announced", RING, "pipeline.producer_arrive(state);", "", "R11", PARTIAL
     ),
     GroupedDefect(
         "a slot is announced before it is written",
         RING,
-        """smem.block_ring.slots[state.stage] = {block, more ? 0u : 1u};
+        """ring.slots[state.stage] = {block, more ? 0u : 1u};
             pipeline.producer_arrive(state);""",
         """pipeline.producer_arrive(state);
-            smem.block_ring.slots[state.stage] = {block, more ? 0u : 1u};""",
+            ring.slots[state.stage] = {block, more ? 0u : 1u};""",
         "race",
         PARTIAL,
     ),
@@ -83,10 +84,10 @@ BLOCK_RING = [
     GroupedDefect(
         "a slot is released before it is read",
         RING,
-        """const BlockSlot slot = smem.block_ring.slots[state.stage];
+        """const BlockSlot slot = ring.slots[state.stage];
         pipeline.consumer_release(pipeline.release_address(state));""",
         """pipeline.consumer_release(pipeline.release_address(state));
-        const BlockSlot slot = smem.block_ring.slots[state.stage];""",
+        const BlockSlot slot = ring.slots[state.stage];""",
         "race",
         PARTIAL,
     ),
@@ -224,7 +225,7 @@ STORES = [
     ),
     GroupedDefect(
         "a slab is copied beyond the last column",
-        STORE,
+        COPY_ROWS,
         "min<int>((args.n - column) * kConfig.d_bytes / 16, kChunks)",
         "kChunks",
         "bounds",
@@ -232,7 +233,7 @@ STORES = [
     ),
     GroupedDefect(
         "a slab is copied to another matrix",
-        STORE,
+        COPY_ROWS,
         "batch * args.d_stride_batch +",
         "",
         WRONG,

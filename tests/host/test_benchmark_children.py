@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.children import Child, ChildDied
 
 from benchmarks import children, compiling, dense, grouped, run, session, sweep
 from benchmarks.__main__ import main
-from benchmarks.children import Child, ChildDied
 from benchmarks.problems import Problem, choose_grouped
 from benchmarks.run import Options
 from benchmarks.session import Session

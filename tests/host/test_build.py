@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,40 +14,9 @@ import pytest
 from deep_gemm.errors import CompilationError
 from deep_gemm.jit import build as build_module
 from deep_gemm.jit.build import build, forbid_compilation, forget_builds
-from deep_gemm.jit.compiler import Compiler, Translation
-from deep_gemm.jit.source import KernelSource
+from tests.host.fake_compiler import CUBIN, CountingCompiler, kernel_source
 
 TIMEOUT = 60
-
-
-def kernel_source(entry: str) -> KernelSource:
-    return KernelSource(f"kernel_{entry}", f"void {entry}();\n", entry, "90a")
-
-
-class CountingCompiler(Compiler):
-    """Logs each compile as one line of a file, which forked processes share."""
-
-    name, version, fingerprint = "FAKE", "1.0", "f"
-
-    def __init__(self, log: Path) -> None:
-        self.log = log
-        self.failure = ""
-        self.meeting: threading.Barrier | None = None
-
-    def options(self, arch: str) -> tuple[str, ...]:
-        return (arch,)
-
-    def translate(self, source: KernelSource, headers: Mapping[str, bytes]) -> Translation:
-        descriptor = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.write(descriptor, f"{source.entry}\n".encode())
-        os.close(descriptor)
-        if self.meeting is not None:
-            self.meeting.wait()
-        log = f"Compiling entry function '{source.entry}' for\nUsed 8 registers, used 0 barriers\n"
-        return Translation(b"\x7fELF", ".entry", log, self.failure, 0.5)
-
-    def compiled(self) -> list[str]:
-        return self.log.read_text().split() if self.log.exists() else []
 
 
 @pytest.fixture
@@ -155,7 +123,7 @@ def test_a_broken_entry_is_rebuilt(compiler: CountingCompiler, directory: Path) 
     assert len(caught) == 1
     forget_builds()
     with forbid_compilation():
-        assert build(kernel_source("a")).cubin == b"\x7fELF"
+        assert build(kernel_source("a")).cubin == CUBIN
 
 
 def test_without_a_directory_it_goes_on_in_memory(

@@ -257,10 +257,10 @@ def test_an_unreadable_entry_warns_once(
 ) -> None:
     put(cache)
 
-    def stale(folder: int, file_name: str) -> bytes:
+    def stale(folder: int, path: Path) -> bytes:
         raise OSError(errno.ESTALE, "Stale file handle")
 
-    monkeypatch.setattr(cache_module, "_read", stale)
+    monkeypatch.setattr(cache_module, "read_file", stale)
     expect_one_unusable_warning(cache)
     monkeypatch.undo()
     assert cache.get(KERNEL.name, DIGEST) is not None

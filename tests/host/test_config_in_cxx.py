@@ -8,9 +8,10 @@ from itertools import product
 
 import pytest
 
-from deep_gemm.config import gemm_config
+from deep_gemm.config import gemm_config, sm100
 from deep_gemm.config.gemm_config import BLOCK_SLOT_BYTES, GemmConfig, Grouping
 from deep_gemm.config.legality import MAX_STAGES, broken_rules
+from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.sm90 import BLOCK_N
 from deep_gemm.kernels.arguments import GemmArguments, KernelArguments, KGroupMapsArguments
 from tests.host.cuda_on_host import CUDA_ON_HOST, CUDA_ON_HOST_FLAGS
@@ -37,6 +38,24 @@ CONFIGS = [
 DERIVED = [
     *("mma_rows", "num_waves", "num_accumulators", "cluster_size", "d_columns", "num_threads"),
     *("sf_segment", "num_sfb", "d_swizzle_bytes", "slabs_per_round", "is_1d1d"),
+]
+SM100_CONFIGS = [
+    config
+    for grouping, gran_k, mn_major, d_bytes in product(
+        (Grouping.DENSE, Grouping.M_GROUPED), ((128, 128), (32, 128)), (False, True), (2, 4)
+    )
+    for config in sm100.candidates(
+        GemmProblem(
+            *(4096, 4096, 4096, "100a", 148, grouping),
+            mn_major=(False, mn_major),
+            gran_k=gran_k,
+            d_bytes=d_bytes,
+        )
+    )
+]
+SM100_DERIVED = [
+    *("sf_group", "num_sf_groups", "num_accumulators", "tmem_columns", "b_rows"),
+    "d_swizzle_bytes",
 ]
 CONSTANTS = {
     name: value
@@ -73,6 +92,7 @@ HARNESS = f"""
 #include "kernels/arguments.cuh"
 #include "kernels/k_group_maps.cuh"
 #include "pipeline/shared_storage.cuh"
+#include "sm100/storage.cuh"
 
 using namespace deep_gemm;
 
@@ -80,7 +100,14 @@ template <GemmConfig kConfig>
 constexpr int derived[] = {{
     {", ".join(f"kConfig.{name}()" for name in DERIVED)}, sizeof(SharedStorage<kConfig>)}};
 
+template <Sm100GemmConfig kConfig>
+constexpr int sm100_derived[] = {{
+    {", ".join(f"kConfig.{name}()" for name in SM100_DERIVED)}, sizeof(Sm100Storage<kConfig>)}};
+
 extern "C" {{
+const int* sm100_tables[] = {{{
+    ", ".join(f"sm100_derived<Sm100GemmConfig{c.initialiser()}>" for c in SM100_CONFIGS)
+}}};
 const int* tables[] = {{{", ".join(f"derived<GemmConfig{c.initialiser()}>" for c in CONFIGS)}}};
 int constants[] = {{{", ".join(map(cxx_constant, CONSTANTS))}}};
 int GemmArguments_offsets[] = {{{offsets_of("GemmArguments", GemmArguments)}}};
@@ -106,8 +133,16 @@ def test_every_derived_size_is_equal(library: ctypes.CDLL) -> None:
         assert dict(zip(expected, table[: len(expected)], strict=True)) == expected, config
 
 
+def test_every_derived_size_of_sm100_is_equal(library: ctypes.CDLL) -> None:
+    kind = ctypes.POINTER(ctypes.c_int) * len(SM100_CONFIGS)
+    tables = kind.in_dll(library, "sm100_tables")
+    for config, table in zip(SM100_CONFIGS, tables, strict=True):
+        expected = {name: getattr(config, name) for name in [*SM100_DERIVED, "smem_bytes"]}
+        assert dict(zip(expected, table[: len(expected)], strict=True)) == expected, config
+
+
 def test_the_sweep_of_configurations_is_wide() -> None:
-    assert len(CONFIGS) > 400
+    assert len(CONFIGS) > 400 and len(SM100_CONFIGS) > 200
     assert {config.num_accumulators for config in CONFIGS} == {1, 2}
     assert {config.num_sfb for config in CONFIGS} == {1, 2, 3}
     assert {config.d_swizzle_bytes for config in CONFIGS} == {32, 64, 128}

@@ -25,8 +25,8 @@ TEST_NAME = re.compile(r"`(test_\w+)`")
 CODE_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SHELL_PYTHON = re.compile(r"python -c '(.*?)'", re.DOTALL)
 
-# Files of the kernel cache and of the reader, which lie in no checkout.
-NOT_OURS = {"kernel.cu", "meta.json"}
+# Files of the kernel cache, of bundles and of the reader, which lie in no checkout.
+NOT_OURS = {"kernel.cu", "manifest.json", "meta.json"}
 
 
 def text_of(document: str) -> str:
@@ -71,6 +71,8 @@ def default_text(knob: Knob[object]) -> str:
         return "unset"
     if isinstance(knob.default, bool):
         return f"`{int(knob.default)}`"
+    if isinstance(knob.default, tuple):
+        return f"`{':'.join(map(str, knob.default))}`"
     return f"`{knob.default}`" if str(knob.default) else "empty"
 
 

@@ -181,7 +181,7 @@ def test_cpu_tensors_are_planned_as_for_an_h100(
     planned: list[GemmProblem], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DG_EMULATOR_ARCH", raising=False)
-    monkeypatch.setattr(gemm, "arch_of", device.arch_of.__wrapped__)
+    monkeypatch.setattr(gemm, "arch_of", device.arch_of)
     monkeypatch.setattr(gemm, "usable_sms", settings.usable_sms)
     (x, sfa), (y, sfb), d = call()
     fp8_gemm_nt((x.cpu(), sfa.cpu()), (y.cpu(), sfb.cpu()), d.cpu())
@@ -191,8 +191,10 @@ def test_cpu_tensors_are_planned_as_for_an_h100(
 def test_refuses_an_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA A100")
-    arch_of = device.arch_of.__wrapped__
-    with pytest.raises(UnsupportedArchitectureError, match=r"a\[0\].*SM90, got NVIDIA A100.*SM80"):
+    arch_of = device._arch_of_gpu.__wrapped__
+    with pytest.raises(
+        UnsupportedArchitectureError, match=r"a\[0\].*SM90, SM100, SM103, got NVIDIA A100.*SM80"
+    ):
         arch_of(CUDA)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     if arch_of(CUDA) != "90a":

@@ -1,0 +1,53 @@
+// Load role: TMA loads of A and B, issued by one thread.
+#pragma once
+
+#include "common/types.cuh"
+#include "kernels/arguments.cuh"
+#include "ptx/copy.cuh"
+#include "ptx/thread.cuh"
+#include "scheduler/block.cuh"
+#include "sm100/storage.cuh"
+
+namespace deep_gemm {
+
+// Loads `kRows` rows of 128 of K of matrix `batch` into a stage's tile; for an MN-major operand in
+// pieces of 128 rows, each as 128 k of 128 bytes.
+template <int kRows, bool kIsMnMajor>
+DG_DEVICE void sm100_load_tile(uint8_t* tile, const TensorMap* map, uint64_t* full, uint32_t k,
+                               uint32_t row, uint32_t batch) {
+    if constexpr (kIsMnMajor) {
+#pragma unroll
+        for (uint32_t piece = 0; piece < kRows; piece += 128) {
+            ptx::tma_load_3d(tile + piece * Sm100GemmConfig::kBlockK, map, full, row + piece, k,
+                             batch);
+        }
+    } else {
+        ptx::tma_load_3d(tile, map, full, k, row, batch);
+    }
+}
+
+template <Sm100GemmConfig kConfig, typename Scheduler>
+DG_DEVICE void sm100_load_tiles(Sm100Storage<kConfig>& smem, const GemmArguments& args,
+                                Scheduler scheduler) {
+    const Sm100TilePipeline<kConfig> pipeline{smem.barriers};
+    const bool issues = ptx::elect_one();
+    typename Sm100TilePipeline<kConfig>::State state;
+    BlockCoordinates block;
+    while (scheduler.next_block(block)) {
+        for (uint32_t k = 0; k < block.num_k_blocks * kConfig.kBlockK; k += kConfig.kBlockK) {
+            if (issues) {
+                pipeline.producer_acquire(state);
+                pipeline.producer_expect(state, kConfig.stage_tx_bytes());
+                uint64_t* full = pipeline.full_barrier(state);
+                sm100_load_tile<kConfig.block_m, kConfig.a_is_mn_major>(
+                    smem.a[state.stage], &args.tensor_map_a, full, k, block.m, block.a_batch);
+                sm100_load_tile<kConfig.b_rows(), kConfig.b_is_mn_major>(
+                    smem.b[state.stage], &args.tensor_map_b, full, k, block.n, block.b_batch);
+            }
+            __syncwarp();
+            state.advance();
+        }
+    }
+}
+
+}  // namespace deep_gemm

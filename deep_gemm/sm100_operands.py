@@ -1,0 +1,141 @@
+"""What SM100 asks of operands and scale factors, and how they get to it.
+
+Its tensor cores take either major, and scale factors as UE8M0 bytes, four along K to a word, one
+for each row of an operand.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import NamedTuple
+
+import torch
+
+from deep_gemm import knobs
+from deep_gemm.calls import Transform, as_it_is
+from deep_gemm.checks import check_shape, check_tensor, check_tma_rows, refuse
+from deep_gemm.config.problem import GemmProblem
+from deep_gemm.config.sm100 import Sm100Selection, select
+from deep_gemm.errors import UnsupportedArchitectureError
+from deep_gemm.layout import SFS_OF_WORD, SM100_GRAN_K, packed_ue8m0
+from deep_gemm.scaling import Recipes
+from deep_gemm.utils.math import ceil_div
+
+GRAN_ROWS = (1, 128)
+"""Rows that may share an FP32 scale factor."""
+
+
+class Granularity(NamedTuple):
+    """Elements that share a scale factor."""
+
+    rows: int
+    k: int
+
+
+def resolve_granularity(recipes: Recipes, sfb: torch.Tensor) -> tuple[Granularity, Granularity]:
+    """The granularity of A's scale factors and of B's, as a call asked for it.
+
+    The default is one per 1 x 128 of A and per 128 x 128 of B, or where B's are packed, which have
+    every row for themselves, per 1 x 128.
+
+    Raises:
+        ArgumentError: both forms are given, one half is missing, or SM100 has none such.
+    """
+    recipe, recipe_a, recipe_b = recipes
+    if recipe is not None:
+        if recipe_a is not None or recipe_b is not None:
+            refuse("recipe", "excludes recipe_a and recipe_b", recipes)
+        if not isinstance(recipe, (tuple, list)) or len(recipe) != 3:
+            refuse("recipe", "must be (gran_m, gran_n, gran_k)", repr(recipe))
+        recipe_a, recipe_b = (recipe[0], recipe[2]), (recipe[1], recipe[2])
+    elif recipe_a is None and recipe_b is None:
+        recipe_a, recipe_b = (1, 128), (1 if sfb.dtype == torch.int32 else 128, 128)
+    elif recipe_a is None or recipe_b is None:
+        refuse("recipe_a, recipe_b", "must be given together", (recipe_a, recipe_b))
+    for name, half in (("recipe_a", recipe_a), ("recipe_b", recipe_b)):
+        if not isinstance(half, (tuple, list)) or len(half) != 2:
+            refuse(name, "must be (gran_mn, gran_k)", repr(half))
+        if half[0] not in GRAN_ROWS or half[1] not in SM100_GRAN_K:
+            refuse(name, "must have gran_mn 1 or 128, and gran_k 32 or 128 on SM100", half)
+    return Granularity(*recipe_a), Granularity(*recipe_b)
+
+
+def check_sm100_scale_factors(
+    argument: str,
+    sf: torch.Tensor,
+    rows: int,
+    k: int,
+    gran: Granularity,
+    device: torch.device,
+    num_groups: int | None = None,
+) -> None:
+    """Checks FP32 or packed scale factors of a [rows, k] operand, or of many; any strides.
+
+    Raises:
+        ArgumentError: wrong dtype, device or shape.
+    """
+    if sf.dtype not in (torch.float32, torch.int32):
+        refuse(argument, "must be FP32, or UE8M0 packed into torch.int32, on SM100", sf.dtype)
+    groups = () if num_groups is None else (num_groups,)
+    check_tensor(argument, sf, 2 + len(groups), sf.dtype, device)
+    gran_rows, elements = gran
+    if sf.dtype == torch.int32:
+        if gran_rows != 1:
+            refuse(argument, "packed, must have a scale factor for each row", f"gran {gran_rows}")
+        elements *= SFS_OF_WORD
+    shape = (*groups, ceil_div(rows, gran_rows), ceil_div(k, elements))
+    front = "".join(f"{size}, " for size in groups)
+    meaning = f"[{front}ceil({rows} / {gran_rows}), ceil({k} / {elements})]"
+    check_shape(argument, sf, shape, meaning)
+
+
+def sf_transform(sf: torch.Tensor, rows: int) -> Transform:
+    """What packs scale factors [.., rows or blocks of 128, k blocks], if they are not packed."""
+    if sf.dtype == torch.int32:
+        return as_it_is
+    gran_rows = 1 if sf.shape[-2] == rows else 128
+    return functools.partial(packed_ue8m0, mn=rows, gran_mn=gran_rows, psum_layout=None)
+
+
+def is_mn_major(x: torch.Tensor) -> bool:
+    """Whether an operand [.., rows, k] has contiguous columns, and not contiguous rows."""
+    return x.shape[-1] > 1 and x.stride(-1) != 1 and (x.stride(-2) == 1 or x.shape[-2] == 1)
+
+
+def check_operand_rows(argument: str, x: torch.Tensor) -> None:
+    """An operand [.., rows, k] that TMA takes, of either major."""
+    check_tma_rows(argument, x.mT if is_mn_major(x) else x)
+
+
+def check_cast_allowed(disable_ue8m0_cast: bool, *sfs: torch.Tensor) -> None:
+    """FP32 scale factors are cast to UE8M0, unless the caller forbids it.
+
+    Raises:
+        ArgumentError: he does, and some are FP32.
+    """
+    if disable_ue8m0_cast and any(sf.dtype == torch.float32 for sf in sfs):
+        rule = "must be False for FP32 scale factors on SM100, whose kernels take UE8M0"
+        refuse("disable_ue8m0_cast", rule, True)
+
+
+def no_kernel(what: str) -> UnsupportedArchitectureError:
+    """The error for what only SM90 has as yet."""
+    return UnsupportedArchitectureError(
+        f"argument a[0]: {what} have no kernel for SM100 yet; got a device or an emulator of SM100"
+    )
+
+
+def chosen(problem: GemmProblem) -> Sm100Selection:
+    """The selection for a problem; printed if a knob asks for it.
+
+    Raises:
+        ArgumentError: no kernel has blocks as the settings want them.
+    """
+    selection = select(problem)
+    if selection is None:
+        rule = "leaves no kernel for this problem"
+        refuse("block_size_multiple_of", rule, problem.block_multiple)
+    if knobs.print_configs.get():
+        print(f"{problem}: {selection}", file=sys.stderr)
+    return selection
