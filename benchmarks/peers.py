@@ -18,6 +18,7 @@ from benchmarks.grouped_calls import grouped_case, our_variants
 from benchmarks.grouped_operands import GroupedOperands, Part
 from benchmarks.operands import Operands
 from benchmarks.problems import AnyProblem, GroupedProblem
+from deep_gemm.testing.random_operands import Scaled, mn_major
 from deep_gemm.testing.reference import fp8_gemm_nt_reference
 
 AnyOperands = Operands | GroupedOperands

@@ -116,7 +116,7 @@ class Run:
     def compile_ours(self, ours: Session) -> None:
         """Builds our kernels."""
 
-    def describe(self, problem: AnyProblem, num_sms: int) -> Message:
+    def describe(self, problem: AnyProblem, gpu: Message) -> Message:
         """What else the row says."""
         return {}
 
@@ -195,7 +195,7 @@ class Run:
         for problem in self._options.problems:
             times = {f"{variant}_us": None for variant in self.variants}
             extra = self._report.extra[problem.table, problem.name]
-            extra.update({**times, **self.describe(problem, hello["num_sms"])})
+            extra.update({**times, **self.describe(problem, hello)})
         self._write()
 
     def _describe(self, session: Session) -> None:

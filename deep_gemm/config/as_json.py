@@ -55,12 +55,13 @@ def _from_json(kind: type[_Described], row: object) -> _Described:
     if not isinstance(row, Mapping):
         raise ArgumentError(f"{kind.__name__}: must be an object of fields, got {row!r}")
     known: dict[str, Field[Any]] = {field.name: field for field in fields(kind)}
+    names = ", ".join(known)
     for name in row:
         if name not in known:
-            raise ArgumentError(f"{kind.__name__}: must have none but {[*known]}, got {name!r}")
-    missing = [n for n, f in known.items() if f.default is MISSING and n not in row]
-    if missing:
-        raise ArgumentError(f"{kind.__name__}: must have {missing} too, got {[*row]}")
+            raise ArgumentError(f"{kind.__name__}: must have no fields but {names}, got {name!r}")
+    for name, field in known.items():
+        if field.default is MISSING and name not in row:
+            raise ArgumentError(f"{kind.__name__}: must have a field {name}, got {dict(row)}")
     values: dict[str, Any] = {name: _value(known[name], value) for name, value in row.items()}
     return kind(**values)
 
@@ -74,7 +75,9 @@ def _value(field: Field[Any], value: Any) -> Any:
             raise ArgumentError(f"{field.name}: must be one of {names}, got {value!r}")
         return Grouping(value)
     if isinstance(default, tuple):
-        if not isinstance(value, (list, tuple)) or [*map(type, value)] != [*map(type, default)]:
+        if not isinstance(value, (list, tuple)) or list(map(type, value)) != list(
+            map(type, default)
+        ):
             raise ArgumentError(f"{field.name}: must be {len(default)} ints, got {value!r}")
         return tuple(value)
     if type(value) is not type(default):
