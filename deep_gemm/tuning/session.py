@@ -20,6 +20,10 @@ Checked = dict[GemmConfig, Message]
 """For each configuration {"max_error"} or {"error"}."""
 
 
+class NotTimed(DeepGemmError):
+    """A problem could not be measured, for no fault of its configurations."""
+
+
 class Session:
     """One worker at a time.
 
@@ -46,7 +50,8 @@ class Session:
             tell: told how many are checked, as they are.
 
         Raises:
-            DeepGemmError: the process died too often, or could not make operands.
+            NotTimed: there are no operands for it.
+            DeepGemmError: the process died too often.
         """
         checked = None
         while checked is None:
@@ -57,7 +62,8 @@ class Session:
         """Microseconds of each call of those that passed the check and are chosen, by number.
 
         Raises:
-            DeepGemmError: it could not be measured. The process is there again, without a problem.
+            NotTimed: they could not be measured. The process is there again, without a problem.
+            DeepGemmError: the process died too often.
         """
         try:
             arguments = {"chosen": list(chosen), "repeats": repeats}
@@ -66,9 +72,9 @@ class Session:
                 raise ChildDied(reply["error"])
         except ChildDied as error:
             self._restart()
-            raise DeepGemmError(str(error)) from None
+            raise NotTimed(str(error)) from None
         if "error" in reply:
-            raise DeepGemmError(reply["error"])
+            raise NotTimed(reply["error"])
         times: list[list[float]] = reply["us"]
         return times
 
@@ -96,7 +102,7 @@ class Session:
                 self._restart()
                 return None
             if "done" in reply:
-                raise DeepGemmError(reply["error"])
+                raise NotTimed(reply["error"])
             checked[config] = reply
             tell(len(checked))
         for _ in replies:

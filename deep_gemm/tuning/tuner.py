@@ -16,11 +16,10 @@ from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import cheapest
 from deep_gemm.config.sm90 import candidates
 from deep_gemm.config.tuned_file import plain, slug
-from deep_gemm.errors import DeepGemmError
 from deep_gemm.tuning.compiling import compile_kernels, digest_of_kernels
 from deep_gemm.tuning.measurements import Journal, Measurement
 from deep_gemm.tuning.problems import title
-from deep_gemm.tuning.session import Session
+from deep_gemm.tuning.session import NotTimed, Session
 
 FINALISTS_WITHIN = 1.1
 """Those that take at most so many times the shortest time are timed again, more often."""
@@ -204,8 +203,8 @@ class Tuner:
             self._summary.num_failed += len(costs) - len(usable)
             try:
                 self._journal.add(self._measure(problem, usable, done))
-            except DeepGemmError as error:
-                # Nothing that a configuration must answer for: all of them stay to be done.
+            except NotTimed as error:
+                # All of them stay to be done.
                 self._report.say(f"NOT MEASURED: {title(problem)}: {error}")
                 self._summary.num_failed += len(usable)
             done += len(costs)

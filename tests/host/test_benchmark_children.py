@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from benchmarks.__main__ import main
 from benchmarks.problems import Problem, choose_grouped
 from benchmarks.run import Options
 from benchmarks.session import Session
+from tests.host.pretended_children import write_modules
 
 # Problems by what happens to them; the sizes are small, so that selection is quick.
 GOOD, HANGS, DIES, FAULTS, WRONG = ("16x64x128", "16x64x256", "16x64x384", "16x64x512", "16x64x640")
@@ -103,9 +102,7 @@ serve({f.__name__: f for f in (hello, warm, prepare, release, measure, sustain)}
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretended workers, importable by name."""
     texts = {"a_dense": DENSE_WORKER, "a_grouped": GROUPED_WORKER}
-    for name, text in texts.items():
-        (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    write_modules(tmp_path, texts, monkeypatch)
     monkeypatch.setattr(run, "WORKER", "a_dense")
     monkeypatch.setattr(session, "PREPARE_SECONDS", 5)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from deep_gemm.tuning.children import Child, ChildDied
+from tests.host.pretended_children import write_modules
 
 ECHO = """
 import os, sys, time
@@ -36,8 +36,7 @@ serve({f.__name__: f for f in (echo, count, sleep, die)})
 @pytest.fixture(autouse=True)
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A child's module, importable by name."""
-    (tmp_path / "an_echo.py").write_text(ECHO)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    write_modules(tmp_path, {"an_echo": ECHO}, monkeypatch)
 
 
 def test_a_child_answers_and_its_noise_does_not_reach_us() -> None:
