@@ -12,7 +12,7 @@ from deep_gemm.tuning.children import Child, ChildDied, Message
 
 WORKER = "deep_gemm.tuning.worker"
 HELLO_SECONDS = 90
-CHECK_SECONDS = 60
+CHECK_SECONDS = 45
 MEASURE_SECONDS = 180
 MAX_RESTARTS = 5
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks import compiling
+from benchmarks.__main__ import main as benchmarks
 from deep_gemm.cli import main
 from deep_gemm.config.gemm_config import GemmConfig
 from deep_gemm.config.problem import GemmProblem
@@ -19,7 +21,6 @@ from deep_gemm.config.sm90 import candidates
 from deep_gemm.config.tuned_file import read
 from deep_gemm.tuning import measurements, session, tuner
 from deep_gemm.tuning.compiling import Built
-from deep_gemm.tuning.measurements import Measurement
 from deep_gemm.tuning.tuner import Options, Summary, Tuner, tried
 from tests.host.pretended_children import write_modules
 
@@ -266,12 +267,6 @@ def test_out_of_time_it_says_so_and_goes_on_later(run: Run) -> None:
     assert (later.num_measured, later.num_left) == (8, 0)
 
 
-def one(config: GemmConfig, us: float | None, **changes: Any) -> Measurement:
-    costs = tried(PROBLEM, 0)
-    blank = Measurement(GPU, "v", "abc", PROBLEM, config, us, estimate_us=costs[config])
-    return replace(blank, **changes)
-
-
 def test_the_command_line_measures_and_makes_a_table(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -302,6 +297,22 @@ def test_the_command_line_measures_and_makes_a_table(
     assert main.main([*command[:5], "--k", "1024", "--jobs", "2", "--top", "1", "--write"]) == 0
     own = tmp_path / "own"
     assert sorted(path.name for path in own.iterdir()) == ["h100-80gb-hbm3.json", FILE]
+
+
+def test_the_benchmarks_sweep_is_a_run_of_the_tuner(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(compiling, "all_cores", lambda: 2)
+    sweep = ["sweep", "--rows", "16x256x1024", "--out", str(tmp_path), "--commit", "abc"]
+    assert benchmarks(sweep) == 0
+    rows = measurements.read([tmp_path / FILE])
+    assert {(one.version, one.problem) for one in rows} == {("abc", PROBLEM)}
+    assert len(rows) == len(tried(PROBLEM, 0))
+    # It goes on from there, and says so with its exit code if something is wrong.
+    monkeypatch.setenv("WRONG", "48")
+    assert benchmarks(sweep) == 0
+    assert benchmarks(["sweep", "--rows", "16x256x2048", *sweep[3:]]) == 1
 
 
 @pytest.mark.parametrize(
