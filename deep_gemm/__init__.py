@@ -3,7 +3,7 @@
 Importing this package touches neither CUDA nor a compiler.
 """
 
-from deep_gemm import jit_kernels, legacy, testing, utils
+from deep_gemm import jit_kernels, legacy, operators, testing, utils
 from deep_gemm._version import __version__
 from deep_gemm.errors import (
     ArgumentError,
@@ -91,6 +91,13 @@ from deep_gemm.utils import (
     uneven_all_gather,
     unpack_ue8m0_from_int,
 )
+from deep_gemm.warm_up import (
+    Precompiled,
+    ProblemRange,
+    precompile,
+    problems_of_model,
+    read_problems,
+)
 
 __all__ = [
     "fp8_gemm_nt_skip_head_mid",
@@ -144,6 +151,7 @@ __all__ = [
     "k_grouped_fp8_gemm_nt_contiguous",
     "k_grouped_wgrad_gemm_fp8_fp8_fp32_nt",
     "legacy",
+    "operators",
     "m_grouped_fp8_fp4_gemm_nn_contiguous",
     "m_grouped_fp8_fp4_gemm_nt_contiguous",
     "m_grouped_fp8_fp4_gemm_nt_masked",
@@ -158,11 +166,16 @@ __all__ = [
     "per_custom_dims_cast_to_fp8",
     "per_token_cast_to_fp4",
     "per_token_cast_to_fp8",
+    "Precompiled",
+    "precompile",
+    "ProblemRange",
+    "problems_of_model",
     "quantize_per_block",
     "quantize_per_channel",
     "quantize_per_token",
     "quantize_silu_mul",
     "quantize_swiglu",
+    "read_problems",
     "set_mk_alignment_for_contiguous_layout",
     "set_num_sms",
     "testing",

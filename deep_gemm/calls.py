@@ -16,6 +16,7 @@ from deep_gemm.config.select import Selection, explain, select
 from deep_gemm.config.sm90 import candidates
 from deep_gemm.kernels.fp8_gemm import along_k, along_rows
 from deep_gemm.kernels.transpose import k_major, mn_major
+from deep_gemm.record import record
 from deep_gemm.runtime.launch import Plan
 
 Operand = tuple[torch.Tensor, torch.Tensor]
@@ -77,6 +78,7 @@ def chosen(problem: GemmProblem) -> Selection:
     if not any(True for _ in candidates(problem)):
         rule = "leaves no kernel for this problem"
         refuse("block_size_multiple_of", rule, problem.block_multiple)
+    record(problem)
     if knobs.print_configs.get():
         print(explain(problem), file=sys.stderr)
     return select(problem)

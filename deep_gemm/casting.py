@@ -10,6 +10,7 @@ import math
 from typing import NamedTuple
 
 import torch
+from torch.compiler import is_dynamo_compiling
 
 from deep_gemm.call_cache import CallCache
 from deep_gemm.checks import MAX_DIMENSION, check_is_tensor, check_shape, refuse
@@ -18,6 +19,7 @@ from deep_gemm.kernels.cast import INPUTS, CastRows, SfFormat
 from deep_gemm.kernels.per_token_cast import GRANULARITIES, PerTokenCast, PerTokenCastConfig
 from deep_gemm.runtime.launch import Plan
 from deep_gemm.settings import Settings, current
+from deep_gemm.tracing import has_no_memory
 from deep_gemm.utils.math import align, ceil_div
 
 TMA_WORDS = 4
@@ -101,6 +103,10 @@ def cast_per_token(
         ArgumentError: an argument breaks a rule of the public functions.
     """
     masked_m, grouped_layout, use_psum_layout = selection
+    if is_dynamo_compiling() or has_no_memory(x):
+        data, sf = out or _new_outputs(x, _sf_per_token(x, scaling))
+        torch.ops.deep_gemm.quantize_per_token(x, up, data, sf, *scaling, *selection, clamp)
+        return data, sf
     settings = current()
     key = (
         _kind(x),
@@ -143,6 +149,10 @@ def cast_blocks(
     Raises:
         ArgumentError: an argument breaks a rule of the public functions.
     """
+    if is_dynamo_compiling() or has_no_memory(x):
+        data, sf = out or _new_outputs(x, _sf_of_blocks(x, per_channel, mn_major))
+        torch.ops.deep_gemm.quantize_blocks(x, data, sf, use_ue8m0, per_channel, mn_major)
+        return data, sf
     key = (_kind(x), use_ue8m0, per_channel, mn_major, _kinds(out))
     call = _calls.get(key)
     if call is None:
@@ -194,11 +204,7 @@ def _plan_blocks(
 ) -> _Call:
     check_is_tensor("x", x)
     check_input("x", x, dims=3 if x.dim() == 3 else 2)
-    m, n = x.shape[-2:]
-    rows, columns = ceil_div(m, TILE), n if per_channel else ceil_div(n, TILE)
-    step = align(columns, TMA_WORDS) if mn_major else columns
-    strides = (rows * step, step, 1)[-x.dim() :]
-    sf = _SfGeometry((*x.shape[:-2], rows, columns), strides, torch.float32)
+    sf = _sf_of_blocks(x, per_channel, mn_major)
     outputs = _outputs(x, sf, out)
     if x.numel() == 0:
         return _Call(sf, None)
@@ -213,6 +219,14 @@ def _sf_per_token(x: torch.Tensor, scaling: Scaling) -> _SfGeometry:
     strides = (step * columns, 1, step) if scaling.mn_major else (m * columns, columns, 1)
     dtype = torch.int32 if scaling.use_packed_ue8m0 else torch.float32
     return _SfGeometry((*x.shape[:-1], columns), strides[-x.dim() :], dtype)
+
+
+def _sf_of_blocks(x: torch.Tensor, per_channel: bool, mn_major: bool) -> _SfGeometry:
+    m, n = x.shape[-2:]
+    rows, columns = ceil_div(m, TILE), n if per_channel else ceil_div(n, TILE)
+    step = align(columns, TMA_WORDS) if mn_major else columns
+    strides = (rows * step, step, 1)[-x.dim() :]
+    return _SfGeometry((*x.shape[:-2], rows, columns), strides, torch.float32)
 
 
 def check_input(argument: str, x: torch.Tensor, dims: int) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from math import gcd
 
 import torch
+from torch.compiler import is_dynamo_compiling
 
+from deep_gemm import knobs, sm100_calls
 from deep_gemm.call_cache import CallCache
 from deep_gemm.calls import (
     Operand,
@@ -34,7 +36,6 @@ from deep_gemm.checks import (
 )
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_dense
-from deep_gemm.kernels.sm100_fp8_gemm import plan_sm100_dense
 from deep_gemm.runtime.device import arch_of, gpu_name_of, is_sm100
 from deep_gemm.scaling import (
     NO_RECIPES,
@@ -46,14 +47,8 @@ from deep_gemm.scaling import (
     resolve_recipe,
 )
 from deep_gemm.settings import Settings, current, usable_sms
-from deep_gemm.sm100_operands import (
-    check_operand_rows,
-    check_sm100_scale_factors,
-    is_mn_major,
-    resolve_granularity,
-)
-from deep_gemm.sm100_operands import chosen as chosen_on_sm100
-from deep_gemm.sm100_operands import sf_transform as packing_of
+from deep_gemm.sm100_operands import check_uncast
+from deep_gemm.tracing import has_no_memory
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """x, y, d, sfa and sfb: the order in which a launch takes their addresses."""
@@ -103,7 +98,8 @@ def fp8_gemm_nt(
         recipe_a: (gran_m, gran_k), instead of `recipe` and together with `recipe_b`.
         recipe_b: (gran_n, gran_k).
         compiled_dims: accepted for compatibility; sizes are run-time values here.
-        disable_ue8m0_cast: accepted for compatibility; SM90 never rounds scale factors.
+        disable_ue8m0_cast: refuses FP32 scale factors on SM100, whose kernels take UE8M0; without
+            meaning on SM90.
         alpha: a factor, of which no kernel here has another than 1: None or 1.
         epilogue: what else would be done with D; no kernel here has one: None.
 
@@ -123,9 +119,11 @@ def fp8_gemm_nt(
         >>> d = torch.empty(64, 2048, device="cuda", dtype=torch.bfloat16)
         >>> fp8_gemm_nt(a, b, d)
     """
+    if disable_ue8m0_cast:
+        check_uncast(a, b)
     if alpha is not None or epilogue is not None:
         check_newer(alpha=alpha, epilogue=epilogue)
-    run_gemm(check_operand("a", a), check_operand("b", b), d, c, (recipe, recipe_a, recipe_b))
+    run_gemm(a, b, d, c, (recipe, recipe_a, recipe_b))
 
 
 def fp8_gemm_nn(
@@ -147,9 +145,11 @@ def fp8_gemm_nn(
     Raises:
         ArgumentError: as `fp8_gemm_nt`, which has the arguments too.
     """
+    if disable_ue8m0_cast:
+        check_uncast(a, b)
     if alpha is not None or epilogue is not None:
         check_newer(alpha=alpha, epilogue=epilogue)
-    run_gemm(check_operand("a", a), _transposed("b", b), d, c, (recipe, recipe_a, recipe_b))
+    run_gemm(a, _transposed("b", b), d, c, (recipe, recipe_a, recipe_b))
 
 
 def fp8_gemm_tn(
@@ -171,6 +171,8 @@ def fp8_gemm_tn(
     Raises:
         ArgumentError: as `fp8_gemm_nt`, which has the arguments too.
     """
+    if disable_ue8m0_cast:
+        check_uncast(a, b)
     if alpha is not None or epilogue is not None:
         check_newer(alpha=alpha, epilogue=epilogue)
     run_gemm(_transposed("a", a), _transposed("b", b), d, c, (recipe, recipe_a, recipe_b))
@@ -195,9 +197,11 @@ def fp8_gemm_tt(
     Raises:
         ArgumentError: as `fp8_gemm_nt`, which has the arguments too.
     """
+    if disable_ue8m0_cast:
+        check_uncast(a, b)
     if alpha is not None or epilogue is not None:
         check_newer(alpha=alpha, epilogue=epilogue)
-    run_gemm(_transposed("a", a), check_operand("b", b), d, c, (recipe, recipe_a, recipe_b))
+    run_gemm(_transposed("a", a), b, d, c, (recipe, recipe_a, recipe_b))
 
 
 fp8_fp4_gemm_nt = fp8_gemm_nt
@@ -224,8 +228,38 @@ def run_gemm(
     head_splits: HeadSplits = NO_HEADS,
 ) -> None:
     """What the public functions do once their operands are as `fp8_gemm_nt` has them."""
-    (x, sfa), (y, sfb) = a, b
+    if c is not None or is_dynamo_compiling():
+        return _run_any(a, b, d, c, recipes, head_splits)
+    try:
+        (x, sfa), (y, sfb) = a, b
+        options = current(), recipes, head_splits
+        launch = _calls.recent.find(d.shape, (x, y, d, sfa, sfb), options)
+    except (TypeError, ValueError, AttributeError):
+        return _run_any(a, b, d, c, recipes, head_splits)
+    if launch is not None:
+        x_at, y_at, d_at = x.data_ptr(), y.data_ptr(), d.data_ptr()
+        sfa_at, sfb_at = sfa.data_ptr(), sfb.data_ptr()
+        if not (x_at | y_at | d_at | sfa_at | sfb_at) % TMA_ALIGNMENT:
+            return launch(x_at, y_at, d_at, sfa_at, sfb_at)
+    return _run_any(a, b, d, c, recipes, head_splits)
+
+
+def _run_any(
+    a: Operand,
+    b: Operand,
+    d: torch.Tensor,
+    c: torch.Tensor | None,
+    recipes: Recipes,
+    head_splits: HeadSplits,
+) -> None:
+    """Calls of every kind: the first of a kind, rare ones, and those that are only recorded."""
+    (x, sfa), (y, sfb) = check_operand("a", a), check_operand("b", b)
     check_is_tensor("d", d)
+    if is_dynamo_compiling() or has_no_memory(d):
+        torch.ops.deep_gemm.fp8_gemm_nt(
+            *(x, sfa, y, sfb, d, None if c is d else c, c is d, *recipes, head_splits)
+        )
+        return
     if recipes != NO_RECIPES:
         recipes = hashable(recipes)
     settings = current()
@@ -243,6 +277,8 @@ def run_gemm(
         call = _calls.remember(key, _prepare(tensors, c, problem, head_splits))
     elif (addresses[0] | addresses[1] | addresses[2]) % TMA_ALIGNMENT:
         check_addresses(tensors, call.transforms)
+    if c is None and call.plan and call.transforms is None and not any(p % 16 for p in addresses):
+        _calls.recent.remember(d.shape, tensors, (settings, recipes, head_splits), call.plan.launch)
     call.run(tensors, c, addresses)
 
 
@@ -267,7 +303,7 @@ def _check(
     if c is not None and m and n:
         check_c(c, d, "[m, n]")
     if is_sm100(arch):
-        return _check_sm100(tensors, arch, recipes, settings, head_splits)
+        return sm100_calls.check_dense(tensors, arch, recipes, settings, head_splits)
     recipe = resolve_recipe(*recipes)
     if head_splits != NO_HEADS and recipe != RECIPE_1D2D:
         rule = "must be (1, 128, 128) where D has gaps"
@@ -286,6 +322,7 @@ def _check(
         block_multiple=settings.block_multiple,
         head_columns=gcd(head_splits[0], head_splits[2]),
         pdl=settings.pdl,
+        few_kernels=knobs.few_kernels.get(),
         gpu=gpu_name_of(device),
     )
 
@@ -300,7 +337,8 @@ def _prepare(
     if problem.k == 0:
         return PlannedCall(copies_c=copies_c, clears_d=c is None)
     if problem.is_sm100:
-        return _prepare_sm100(tensors, problem, copies_c, c is not None, head_splits)
+        plan, transforms = sm100_calls.plan_dense(tensors, problem, c is not None, head_splits)
+        return PlannedCall(plan, transforms, copies_c)
     transforms = needed(
         operand_transform("a[0]", x),
         operand_transform("b[0]", y),
@@ -318,46 +356,4 @@ def _prepare(
         accumulates=c is not None,
         head_splits=head_splits,
     )
-    return PlannedCall(plan, transforms, copies_c)
-
-
-def _check_sm100(
-    tensors: Tensors, arch: str, recipes: Recipes, settings: Settings, head_splits: HeadSplits
-) -> GemmProblem:
-    """What is different on SM100."""
-    x, y, d, sfa, sfb = tensors
-    gran_a, gran_b = resolve_granularity(recipes, sfb)
-    (m, k), n = x.shape, y.shape[0]
-    if m and n and k:
-        check_sm100_scale_factors("a[1]", sfa, m, k, gran_a, x.device)
-        check_sm100_scale_factors("b[1]", sfb, n, k, gran_b, x.device)
-        check_operand_rows("a[0]", x)
-        check_operand_rows("b[0]", y)
-        check_tma_rows("d", d)
-    return GemmProblem(
-        *(m, n, k, arch, usable_sms(x.device, settings)),
-        gran_n=1,
-        d_bytes=d.element_size(),
-        block_multiple=settings.block_multiple,
-        head_columns=gcd(head_splits[0], head_splits[2]),
-        pdl=settings.pdl,
-        mn_major=(is_mn_major(x), is_mn_major(y)),
-        gran_k=(gran_a.k, gran_b.k),
-    )
-
-
-def _prepare_sm100(
-    tensors: Tensors,
-    problem: GemmProblem,
-    copies_c: bool,
-    accumulates: bool,
-    head_splits: HeadSplits,
-) -> PlannedCall:
-    x, y, d, sfa, sfb = tensors
-    packing = packing_of(sfa, problem.m), packing_of(sfb, problem.n)
-    transforms = needed(as_it_is, as_it_is, as_it_is, *packing)
-    check_addresses(tensors, transforms)
-    matrices = GemmTensors.of_matrices(x, packing[0](sfa), y, packing[1](sfb), d)
-    selection = chosen_on_sm100(problem)
-    plan = plan_sm100_dense(problem, selection, matrices, accumulates, head_splits)
     return PlannedCall(plan, transforms, copies_c)

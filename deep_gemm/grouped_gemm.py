@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import NamedTuple
+from typing import Any
 
 import torch
+from torch.compiler import is_dynamo_compiling
 
+from deep_gemm import knobs, sm100_calls
 from deep_gemm.call_cache import CallCache
 from deep_gemm.calls import (
     Operand,
     PlannedCall,
-    Transform,
     as_it_is,
     check_addresses,
     chosen,
@@ -35,54 +35,24 @@ from deep_gemm.checks import (
 )
 from deep_gemm.config.gemm_config import Grouping
 from deep_gemm.config.problem import GemmProblem
-from deep_gemm.kernels.arguments import GroupedLayout
+from deep_gemm.grouped_options import ROW_COUNTS, ROW_ENDS, ROW_IDS, Kind, Options
 from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_m_grouped
 from deep_gemm.kernels.sm100_fp8_gemm import plan_sm100_m_grouped
 from deep_gemm.runtime.device import arch_of, gpu_name_of
 from deep_gemm.scaling import (
     NO_RECIPES,
     RECIPE_1D2D,
-    Recipes,
     check_scale_factors,
     hashable,
     resolve_recipe,
 )
 from deep_gemm.settings import Settings, current, usable_sms
-from deep_gemm.sm100_operands import (
-    check_operand_rows,
-    check_sm100_scale_factors,
-    is_mn_major,
-    resolve_granularity,
-)
-from deep_gemm.sm100_operands import chosen as chosen_on_sm100
-from deep_gemm.sm100_operands import sf_transform as packing_of
+from deep_gemm.sm100_operands import check_uncast
+from deep_gemm.tracing import has_no_memory
 from deep_gemm.utils.math import ceil_div
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """x, y, d, sfa, sfb and the grouped layout."""
-
-
-class _Kind(NamedTuple):
-    """What a call asks for beyond its tensors; a part of its key, and so made at every call.
-
-    Attributes:
-        layout: what the grouped layout holds.
-        alignment: rows to a multiple of which groups begin.
-        clears_padding: rows of D between groups become zero.
-        expected_m: rows that a group is expected to have; None if the caller does not say.
-        recipes: of the scale factors.
-    """
-
-    layout: GroupedLayout
-    alignment: int
-    clears_padding: bool
-    expected_m: int | None
-    recipes: Recipes
-
-    @property
-    def is_masked(self) -> bool:
-        """Whether each group has a matrix of A and D for itself."""
-        return self.layout == GroupedLayout.ROW_COUNTS
 
 
 _calls: CallCache[PlannedCall] = CallCache()
@@ -126,7 +96,8 @@ def m_grouped_fp8_gemm_nt_contiguous(
         recipe_a: (gran_m, gran_k), instead of `recipe` and together with `recipe_b`.
         recipe_b: (gran_n, gran_k).
         compiled_dims: accepted for compatibility; sizes are run-time values here.
-        disable_ue8m0_cast: accepted for compatibility; SM90 never rounds scale factors.
+        disable_ue8m0_cast: refuses FP32 scale factors on SM100, whose kernels take UE8M0; without
+            meaning on SM90.
         use_psum_layout: what `grouped_layout` holds. Rows behind the last group are not written.
         ensure_zero_padding: with `use_psum_layout`, False leaves D as it is in padding.
         expected_m_for_psum_layout: rows that a group is expected to have, for the choice of the
@@ -139,6 +110,8 @@ def m_grouped_fp8_gemm_nt_contiguous(
         UnsupportedArchitectureError: the device is not SM90.
         CompilationError: the kernel could not be compiled.
     """
+    if disable_ue8m0_cast:
+        check_uncast(a, b)
     if epilogue is not None:
         check_newer(epilogue=epilogue)
     if (grouped_layout is None) == (m_indices is None):
@@ -147,17 +120,14 @@ def m_grouped_fp8_gemm_nt_contiguous(
     if expected_m_for_psum_layout is not None and not use_psum_layout:
         rule = "needs use_psum_layout"
         refuse("expected_m_for_psum_layout", rule, expected_m_for_psum_layout)
-    if expected_m_for_psum_layout is not None:
-        check_positive("expected_m_for_psum_layout", expected_m_for_psum_layout)
-    kind = _Kind(
-        GroupedLayout.ROW_ENDS if use_psum_layout else GroupedLayout.ROW_IDS,
-        current().mk_alignment,
+    options = (
+        ROW_ENDS if use_psum_layout else ROW_IDS,
         ensure_zero_padding,
         expected_m_for_psum_layout,
         (recipe, recipe_a, recipe_b),
     )
     layout = m_indices if grouped_layout is None else grouped_layout
-    _m_grouped(check_operand("a", a), check_operand("b", b), d, layout, kind)
+    run_m_grouped(a, b, d, layout, options)
 
 
 def m_grouped_fp8_gemm_nn_contiguous(
@@ -183,6 +153,8 @@ def m_grouped_fp8_gemm_nn_contiguous(
     Raises:
         ArgumentError: as `m_grouped_fp8_gemm_nt_contiguous`, which has the arguments too.
     """
+    if disable_ue8m0_cast:
+        check_uncast(a, b)
     data, sf = check_operand("b", b)
     for name, tensor in (("b[0]", data), ("b[1]", sf)):
         if tensor.dim() != 3:
@@ -236,7 +208,8 @@ def m_grouped_fp8_gemm_nt_masked(
         recipe_a: (gran_m, gran_k), instead of `recipe` and together with `recipe_b`.
         recipe_b: (gran_n, gran_k).
         compiled_dims: accepted for compatibility; sizes are run-time values here.
-        disable_ue8m0_cast: accepted for compatibility; SM90 never rounds scale factors.
+        disable_ue8m0_cast: refuses FP32 scale factors on SM100, whose kernels take UE8M0; without
+            meaning on SM90.
         epilogue: what else would be done with D; no kernel here has one: None.
         enable_overlap: whether blocks of D are signalled as they are done; not supported: False.
         max_block_n: of `enable_overlap`: None.
@@ -247,6 +220,8 @@ def m_grouped_fp8_gemm_nt_masked(
         UnsupportedArchitectureError: the device is not SM90.
         CompilationError: the kernel could not be compiled.
     """
+    if disable_ue8m0_cast:
+        check_uncast(a, b)
     overlap = enable_overlap or max_block_n is not None or signal is not None
     if overlap or epilogue is not None:
         check_newer(
@@ -255,9 +230,8 @@ def m_grouped_fp8_gemm_nt_masked(
             max_block_n=max_block_n,
             signal=signal,
         )
-    check_positive("expected_m", expected_m)
-    kind = _Kind(GroupedLayout.ROW_COUNTS, 1, False, expected_m, (recipe, recipe_a, recipe_b))
-    _m_grouped(check_operand("a", a), check_operand("b", b), d, masked_m, kind)
+    options = ROW_COUNTS, False, expected_m, (recipe, recipe_a, recipe_b)
+    run_m_grouped(a, b, d, masked_m, options)
 
 
 fp8_m_grouped_gemm_nt_masked = m_grouped_fp8_gemm_nt_masked
@@ -266,15 +240,42 @@ m_grouped_fp8_fp4_gemm_nt_contiguous = m_grouped_fp8_gemm_nt_contiguous
 m_grouped_fp8_fp4_gemm_nn_contiguous = m_grouped_fp8_gemm_nn_contiguous
 
 
-def _m_grouped(
-    a: Operand, b: Operand, d: torch.Tensor, layout: torch.Tensor | None, kind: _Kind
-) -> None:
-    (x, sfa), (y, sfb) = a, b
+def run_m_grouped(a: Operand, b: Operand, d: torch.Tensor, layout: Any, options: Options) -> None:
+    """What the public functions do once they know what a call asks for."""
+    if is_dynamo_compiling():
+        return _run_any(a, b, d, layout, options)
+    try:
+        (x, sfa), (y, sfb) = a, b
+        hint, tensors = (d.shape, options[2]), (x, y, d, sfa, sfb, layout)
+        launch = _calls.recent.find(hint, tensors, (current(), options))
+    except (TypeError, ValueError, AttributeError):
+        return _run_any(a, b, d, layout, options)
+    if launch is not None:
+        x_at, y_at, d_at, sfa_at = x.data_ptr(), y.data_ptr(), d.data_ptr(), sfa.data_ptr()
+        if not (x_at | y_at | d_at | sfa_at) % TMA_ALIGNMENT:
+            # D and SFA once more, for rows that TMA does not reach.
+            others = sfb.data_ptr(), layout.data_ptr(), d_at, sfa_at
+            return launch(x_at, y_at, d_at, sfa_at, *others)
+    return _run_any(a, b, d, layout, options)
+
+
+def _run_any(a: Operand, b: Operand, d: torch.Tensor, layout: object, options: Options) -> None:
+    """Calls of every kind: the first of a kind, rare ones, and those that are only recorded."""
+    kind = Kind(*options)
+    if kind.is_masked or kind.expected_m is not None:
+        check_positive(kind.name_of_expected_m, kind.expected_m)
+    (x, sfa), (y, sfb) = check_operand("a", a), check_operand("b", b)
     check_is_tensor("d", d)
+    tensors = x, y, d, sfa, sfb, check_is_tensor(_layout_name(kind), layout)
+    if is_dynamo_compiling() or has_no_memory(d):
+        torch.ops.deep_gemm.m_grouped_fp8_gemm_nt(
+            *(x, sfa, y, sfb, d, tensors[5], int(kind.layout)),
+            *(kind.clears_padding, kind.expected_m, *kind.recipes),
+        )
+        return
     settings = current()
     if kind.recipes != NO_RECIPES:
         kind = kind._replace(recipes=hashable(kind.recipes))
-    tensors = x, y, d, sfa, sfb, check_is_tensor(_layout_name(kind), layout)
     key = (
         *(kind, settings, sfa.data_ptr() % 16 == 0),
         *((t.shape, t.stride(), t.dtype, t.device) for t in tensors),
@@ -284,16 +285,20 @@ def _m_grouped(
         call = _calls.remember(key, _prepare(tensors, _check(tensors, kind, settings), kind))
     elif (x.data_ptr() | y.data_ptr() | d.data_ptr()) % TMA_ALIGNMENT:
         check_addresses(tensors, call.transforms)
-    # D and SFA once more, for rows that TMA does not reach.
     every = (*tensors, d, sfa)
-    call.run(every, None, tuple(tensor.data_ptr() for tensor in every))
+    addresses = tuple(tensor.data_ptr() for tensor in every)
+    if call.plan and call.transforms is None and addresses[3] % TMA_ALIGNMENT == 0:
+        _calls.recent.remember(
+            (d.shape, kind.expected_m), tensors, (settings, kind), call.plan.launch
+        )
+    call.run(every, None, addresses)
 
 
-def _layout_name(kind: _Kind) -> str:
+def _layout_name(kind: Kind) -> str:
     return "masked_m" if kind.is_masked else "grouped_layout"
 
 
-def _check(tensors: Tensors, kind: _Kind, settings: Settings) -> GemmProblem:
+def _check(tensors: Tensors, kind: Kind, settings: Settings) -> GemmProblem:
     """Checks everything but the addresses, which differ from call to call."""
     x, y, d, sfa, sfb, layout = tensors
     device = x.device
@@ -318,14 +323,15 @@ def _check(tensors: Tensors, kind: _Kind, settings: Settings) -> GemmProblem:
         *(min(expected_m, m), n, k, arch, usable_sms(device, settings)),
         grouping=Grouping.M_GROUPED,
         num_groups=num_groups,
-        alignment=kind.alignment,
+        alignment=1 if kind.is_masked else settings.mk_alignment,
         d_bytes=d.element_size(),
         block_multiple=settings.block_multiple,
         pdl=settings.pdl,
+        few_kernels=knobs.few_kernels.get(),
         gpu=gpu_name_of(device),
     )
     if problem.is_sm100:
-        return _check_sm100(tensors, problem, kind)
+        return sm100_calls.check_m_grouped(tensors, problem, kind.recipes, kind.is_masked)
     recipe = resolve_recipe(*kind.recipes)
     if recipe != RECIPE_1D2D:
         got = (recipe.gran_m, recipe.gran_n, recipe.gran_k)
@@ -339,36 +345,24 @@ def _check(tensors: Tensors, kind: _Kind, settings: Settings) -> GemmProblem:
     return problem
 
 
-def _check_sm100(tensors: Tensors, problem: GemmProblem, kind: _Kind) -> GemmProblem:
-    """What is different on SM100; gives the problem with its majors and granularity."""
-    x, y, d, sfa, sfb, _ = tensors
-    gran_a, gran_b = resolve_granularity(kind.recipes, sfb)
-    m, n, k, num_groups = x.shape[-2], problem.n, problem.k, problem.num_groups
-    if m > 0:
-        batch = (num_groups,) if kind.is_masked else ()
-        check_sm100_scale_factors("a[1]", sfa, m, k, gran_a, x.device, *batch)
-        check_sm100_scale_factors("b[1]", sfb, n, k, gran_b, x.device, num_groups)
-        check_operand_rows("a[0]", x)
-        check_operand_rows("b[0]", y)
-        check_tma_rows("d", d)
-    majors = is_mn_major(x), is_mn_major(y)
-    return replace(problem, gran_n=1, mn_major=majors, gran_k=(gran_a.k, gran_b.k))
-
-
 def _check_layout(
-    layout: torch.Tensor, m: int, num_groups: int, device: torch.device, kind: _Kind
+    layout: torch.Tensor, m: int, num_groups: int, device: torch.device, kind: Kind
 ) -> None:
     name = _layout_name(kind)
     check_index(name, layout, device)
-    size, meaning = (m, "m") if kind.layout == GroupedLayout.ROW_IDS else (num_groups, "groups")
+    size, meaning = (m, "m") if kind.layout == ROW_IDS else (num_groups, "groups")
     if layout.numel() != size:
         refuse(name, f"must have {meaning} = {size} elements", f"shape {tuple(layout.shape)}")
 
 
-def _prepare(tensors: Tensors, problem: GemmProblem, kind: _Kind) -> PlannedCall:
+def _prepare(tensors: Tensors, problem: GemmProblem, kind: Kind) -> PlannedCall:
     if problem.m == 0:
         return PlannedCall()
-    transforms = needed(*_transforms(tensors, problem), *[as_it_is] * 3)
+    if problem.is_sm100:
+        first = sm100_calls.transforms_of(tensors, problem)
+    else:
+        first = operand_transform("a[0]", tensors[0]), operand_transform("b[0]", tensors[1])
+    transforms = needed(*first, *[as_it_is] * (8 - len(first)))
     check_addresses(tensors, transforms)
     made = tensors
     if transforms is not None:
@@ -379,17 +373,6 @@ def _prepare(tensors: Tensors, problem: GemmProblem, kind: _Kind) -> PlannedCall
     matrices = GemmTensors(x, sfa, y, sfb, d)
     rest = matrices, kind.layout, layout, kind.clears_padding
     if problem.is_sm100:
-        return PlannedCall(
-            plan_sm100_m_grouped(problem, chosen_on_sm100(problem), *rest), transforms
-        )
+        selection = sm100_calls.chosen(problem)
+        return PlannedCall(plan_sm100_m_grouped(problem, selection, *rest), transforms)
     return PlannedCall(plan_m_grouped(problem, chosen(problem), *rest), transforms)
-
-
-def _transforms(tensors: Tensors, problem: GemmProblem) -> tuple[Transform, ...]:
-    """What x, y, d, sfa and sfb go through."""
-    x, y, _, sfa, sfb, _ = tensors
-    if problem.is_sm100:
-        packing = packing_of(sfa, x.shape[-2]), packing_of(sfb, problem.n)
-        return as_it_is, as_it_is, as_it_is, *packing
-    operands = operand_transform("a[0]", x), operand_transform("b[0]", y)
-    return *operands, as_it_is, as_it_is, as_it_is

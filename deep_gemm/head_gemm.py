@@ -9,6 +9,7 @@ import torch
 from deep_gemm.calls import Operand
 from deep_gemm.checks import check_operand, refuse
 from deep_gemm.gemm import NO_HEADS, HeadSplits, run_gemm
+from deep_gemm.sm100_operands import check_uncast
 
 NARROWEST_SLAB = 16
 """Columns that are stored together at least."""
@@ -35,7 +36,8 @@ def fp8_gemm_nt_skip_head_mid(
             those to the right; left and right multiples of 16, mid of 8.
         recipe: None or (1, 128, 128).
         compiled_dims: accepted for compatibility.
-        disable_ue8m0_cast: accepted for compatibility.
+        disable_ue8m0_cast: refuses FP32 scale factors on SM100, whose kernels take UE8M0; without
+            meaning on SM90.
 
     Raises:
         ArgumentError: an argument breaks one of these rules, or one of `fp8_gemm_nt`. Nothing was
@@ -43,6 +45,8 @@ def fp8_gemm_nt_skip_head_mid(
         UnsupportedArchitectureError: the device is not SM90.
         CompilationError: the kernel could not be compiled.
     """
+    if disable_ue8m0_cast:
+        check_uncast(a, b)
     splits = _check_splits(head_splits)
     (x, sfa), (y, sfb) = check_operand("a", a), check_operand("b", b)
     head = splits[0] + splits[2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch.compiler import is_dynamo_compiling
 
 from deep_gemm.call_cache import CallCache
 from deep_gemm.calls import (
@@ -39,6 +40,7 @@ from deep_gemm.runtime.device import arch_of, gpu_name_of, is_sm100
 from deep_gemm.scaling import RECIPE_1D1D, Recipes, check_scale_factors, hashable, resolve_recipe
 from deep_gemm.settings import Settings, current, usable_sms
 from deep_gemm.sm100_operands import no_kernel
+from deep_gemm.tracing import has_no_memory
 from deep_gemm.utils.math import ceil_div
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -101,14 +103,34 @@ def k_grouped_fp8_gemm_nt_contiguous(
     if (grouped_layout is None) == (ks_tensor is None):
         both = "both" if ks_tensor is not None else "neither"
         refuse("grouped_layout", "must be given, or ks_tensor instead", both)
-    (x, sfa), (y, sfb) = check_operand("a", a), check_operand("b", b)
-    sizes = ks_tensor if grouped_layout is None else grouped_layout
-    check_is_tensor("d", d)
-    tensors = x, y, d, sfa, sfb, check_is_tensor("grouped_layout", sizes)
+    sizes = check_is_tensor(
+        "grouped_layout", ks_tensor if grouped_layout is None else grouped_layout
+    )
     known = ks if ks_cpu is None else ks_cpu
+    run_k_grouped(a, b, d, sizes, known, c, (recipe, None, None))
+
+
+def run_k_grouped(
+    a: Operand,
+    b: Operand,
+    d: torch.Tensor,
+    sizes: torch.Tensor,
+    known: Sequence[int] | None,
+    c: torch.Tensor | None,
+    recipes: Recipes,
+) -> None:
+    """What the public function does once it knows which argument is which."""
+    (x, sfa), (y, sfb) = check_operand("a", a), check_operand("b", b)
+    check_is_tensor("d", d)
+    if is_dynamo_compiling() or has_no_memory(d):
+        torch.ops.deep_gemm.k_grouped_fp8_gemm_nt(
+            *(x, sfa, y, sfb, d, sizes, known, None if c is d else c, c is d, recipes[0])
+        )
+        return
+    tensors = x, y, d, sfa, sfb, sizes
     if known is not None:
         _check_sizes(known, tensors)
-    recipes, settings = hashable((recipe, None, None)), current()
+    recipes, settings = hashable(recipes), current()
     key = (
         *(recipes, settings, sfa.data_ptr() % 16 == 0, sfb.data_ptr() % 16 == 0),
         *((t.shape, t.stride(), t.dtype, t.device) for t in tensors),

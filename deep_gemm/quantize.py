@@ -7,6 +7,7 @@ docs/quantisers.md has definitions, layouts and numerics.
 from __future__ import annotations
 
 import torch
+from torch.compiler import is_dynamo_compiling
 
 from deep_gemm.casting import Scaling, cast_blocks, cast_per_token
 from deep_gemm.errors import ArgumentError
@@ -25,6 +26,7 @@ from deep_gemm.testing.quantize_reference import (
     scale_factors_reference,
     scaled_reference,
 )
+from deep_gemm.tracing import has_no_memory
 from deep_gemm.utils import math
 
 __all__ = [
@@ -66,6 +68,8 @@ def per_token_cast_to_fp8(
             not to be powers of two.
     """
     _check(x, gran_k)
+    if is_dynamo_compiling() or has_no_memory(x):
+        return _recorded("per_token_cast_to_fp8", x, use_ue8m0, gran_k, use_packed_ue8m0)
     scaling = Scaling(use_ue8m0, use_packed_ue8m0, gran_k)
     if has_kernels(x.device) and gran_k in GRANULARITIES:
         return cast_per_token(_with_contiguous_columns(x), scaling)
@@ -100,6 +104,8 @@ def per_channel_cast_to_fp8(
     _check(x, gran_k)
     if x.shape[0] % gran_k != 0:
         raise ArgumentError(f"x: rows must be a multiple of gran_k={gran_k}, got {x.shape[0]}")
+    if is_dynamo_compiling() or has_no_memory(x):
+        return _recorded("per_channel_cast_to_fp8", x, use_ue8m0, gran_k)
     if has_kernels(x.device) and gran_k == TILE:
         return cast_blocks(_with_contiguous_columns(x), use_ue8m0, per_channel=True)
     return cast_blocks_reference(x, gran_k, 1, use_ue8m0)
@@ -126,6 +132,8 @@ def per_block_cast_to_fp8(
         ArgumentError: x is not such a matrix, or gran_k is not positive.
     """
     _check(x, gran_k)
+    if is_dynamo_compiling() or has_no_memory(x):
+        return _recorded("per_block_cast_to_fp8", x, use_ue8m0, gran_k)
     if has_kernels(x.device) and gran_k == TILE:
         return cast_blocks(_with_contiguous_columns(x), use_ue8m0, per_channel=False)
     return cast_blocks_reference(x, gran_k, gran_k, use_ue8m0)
@@ -157,6 +165,8 @@ def per_custom_dims_cast_to_fp8(
         raise ArgumentError(f"x: must not be empty, got shape {tuple(x.shape)}")
     if any(not -x.dim() <= dim < x.dim() for dim in dims):
         raise ArgumentError(f"dims: must be dimensions of x {tuple(x.shape)}, got {dims}")
+    if is_dynamo_compiling() or has_no_memory(x):
+        return _recorded("per_custom_dims_cast_to_fp8", x, dims, use_ue8m0)
     kept = {dim % x.dim() for dim in dims}
     inner = x.shape[len(kept) :]
     if (
@@ -172,6 +182,12 @@ def per_custom_dims_cast_to_fp8(
     amax = magnitudes.amax(dim=others, keepdim=True) if others else magnitudes
     sf = scale_factors_reference(amax, use_ue8m0)
     return scaled_reference(x.float(), sf).contiguous(), sf.squeeze()
+
+
+def _recorded(operator: str, *arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
+    """A cast that is traced: which way it goes depends on the device that it will run on."""
+    data, sf = getattr(torch.ops.deep_gemm, operator)(*arguments)
+    return data, sf
 
 
 def _check(x: torch.Tensor, gran_k: int) -> None:

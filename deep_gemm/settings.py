@@ -5,6 +5,7 @@ Setting a value and reading it are safe in any thread; a call uses what is set w
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,8 @@ class Settings(NamedTuple):
 
 
 _lock = threading.Lock()
+# A thread that holds it is not there to release it in a forked child.
+os.register_at_fork(after_in_child=lambda: globals().update(_lock=threading.Lock()))
 _of_process = Settings()
 _override: ContextVar[Settings | None] = ContextVar("deep_gemm_settings", default=None)
 

@@ -7,18 +7,15 @@ for each row of an operand.
 from __future__ import annotations
 
 import functools
-import sys
 from typing import NamedTuple
 
 import torch
 
-from deep_gemm import knobs
 from deep_gemm.calls import Transform, as_it_is
-from deep_gemm.checks import check_shape, check_tensor, check_tma_rows, refuse
-from deep_gemm.config.problem import GemmProblem
-from deep_gemm.config.sm100 import Sm100Selection, select
+from deep_gemm.checks import check_operand, check_shape, check_tensor, check_tma_rows, refuse
 from deep_gemm.errors import UnsupportedArchitectureError
 from deep_gemm.layout import SFS_OF_WORD, SM100_GRAN_K, packed_ue8m0
+from deep_gemm.runtime.device import arch_of, is_sm100
 from deep_gemm.scaling import Recipes
 from deep_gemm.utils.math import ceil_div
 
@@ -108,13 +105,14 @@ def check_operand_rows(argument: str, x: torch.Tensor) -> None:
     check_tma_rows(argument, x.mT if is_mn_major(x) else x)
 
 
-def check_cast_allowed(disable_ue8m0_cast: bool, *sfs: torch.Tensor) -> None:
-    """FP32 scale factors are cast to UE8M0, unless the caller forbids it.
+def check_uncast(a: object, b: object) -> None:
+    """The caller forbids a cast of scale factors to UE8M0: on SM100 they must have it done already.
 
     Raises:
-        ArgumentError: he does, and some are FP32.
+        ArgumentError: operands on SM100 have FP32 scale factors, or are no operands.
     """
-    if disable_ue8m0_cast and any(sf.dtype == torch.float32 for sf in sfs):
+    (x, sfa), (_, sfb) = check_operand("a", a), check_operand("b", b)
+    if torch.float32 in (sfa.dtype, sfb.dtype) and is_sm100(arch_of(x.device)):
         rule = "must be False for FP32 scale factors on SM100, whose kernels take UE8M0"
         refuse("disable_ue8m0_cast", rule, True)
 
@@ -124,18 +122,3 @@ def no_kernel(what: str) -> UnsupportedArchitectureError:
     return UnsupportedArchitectureError(
         f"argument a[0]: {what} have no kernel for SM100 yet; got a device or an emulator of SM100"
     )
-
-
-def chosen(problem: GemmProblem) -> Sm100Selection:
-    """The selection for a problem; printed if a knob asks for it.
-
-    Raises:
-        ArgumentError: no kernel has blocks as the settings want them.
-    """
-    selection = select(problem)
-    if selection is None:
-        rule = "leaves no kernel for this problem"
-        refuse("block_size_multiple_of", rule, problem.block_multiple)
-    if knobs.print_configs.get():
-        print(f"{problem}: {selection}", file=sys.stderr)
-    return selection

@@ -35,6 +35,33 @@ class TensorMap(ctypes.Structure):
     _fields_ = (("opaque", ctypes.c_uint64 * 16),)
 
 
+_PATTERNS = (0x5555_5555_5550, 0xAAAA_AAAA_AAA0)
+"""Every bit of an address but those of its alignment, in one of two."""
+
+
+def word_of_address(destination: int, address: int) -> int | None:
+    """Which of an encoded map's 16 words is the address, if one is.
+
+    The encoding is the driver's secret, so it is asked: for two addresses that between them differ
+    from this one in every bit, its own cuTensorMapReplaceAddress must write that word and change no
+    other. Then storing a word does the same, in a tenth of the time that a call through ctypes
+    takes.
+
+    Args:
+        destination: of a map for a tensor at `address`, and afterwards again.
+        address: what the map was encoded for.
+    """
+    words = (ctypes.c_uint64 * 16).from_address(destination)
+    original, found = list(words), set()
+    for pattern in _PATTERNS:
+        status = driver().tensor_map_replace_address(destination, address ^ pattern)
+        changed = [i for i in range(16) if words[i] != original[i]]
+        is_the_address = len(changed) == 1 and words[changed[0]] == address ^ pattern
+        found.add(changed[0] if status == 0 and is_the_address else None)
+        words[:] = original
+    return found.pop() if len(found) == 1 else None
+
+
 @dataclass(frozen=True, slots=True)
 class BoxMap:
     """A tensor map before it is encoded: a tensor, and the box of it that one copy moves.

@@ -12,7 +12,8 @@ TFLOPS = 1600.0
 HBM_TB_PER_S = {"NVIDIA H100 80GB HBM3": 3.0, "NVIDIA H200": 4.3}
 """What a copy reaches, as measured, by the device's full name."""
 
-_ASSUMED = "NVIDIA H100 80GB HBM3"
+ASSUMED_GPU = "NVIDIA H100 80GB HBM3"
+"""Whose limits a GPU gets that was not measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,8 @@ class Floor:
 
 
 def num_flop(problem: GemmProblem) -> int:
-    """Multiplications and additions of the product."""
-    return 2 * problem.m * problem.n * problem.k
+    """Multiplications and additions of the product, of all groups together."""
+    return 2 * problem.num_groups * problem.m * problem.n * problem.k
 
 
 def floor_of(problem: GemmProblem, gpu_name: str) -> Floor:
@@ -42,7 +43,7 @@ def floor_of(problem: GemmProblem, gpu_name: str) -> Floor:
             `why` says so.
     """
     is_known = gpu_name in HBM_TB_PER_S
-    tb_per_s = HBM_TB_PER_S[gpu_name if is_known else _ASSUMED]
+    tb_per_s = HBM_TB_PER_S[gpu_name if is_known else ASSUMED_GPU]
     note = "" if is_known else " (an H100's limit: this GPU's is not known)"
     num_bytes = problem.unique_bytes
     hbm_us = num_bytes / tb_per_s / 1e6

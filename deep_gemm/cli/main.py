@@ -13,11 +13,19 @@ from typing import TextIO
 import torch
 
 from deep_gemm._version import __version__
-from deep_gemm.cli import cache, demo, doctor, trace, tune
+from deep_gemm.cli import cache, demo, doctor, explain, precompile, trace, tune
 from deep_gemm.cli.verb import Verb
 from deep_gemm.errors import DeepGemmError
 
-VERBS: tuple[Verb, ...] = (cache.VERB, demo.VERB, doctor.VERB, trace.VERB, tune.VERB)
+VERBS: tuple[Verb, ...] = (
+    cache.VERB,
+    demo.VERB,
+    doctor.VERB,
+    explain.VERB,
+    precompile.VERB,
+    trace.VERB,
+    tune.VERB,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

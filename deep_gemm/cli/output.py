@@ -59,7 +59,7 @@ class ProgressBar:
     A context: the bar goes when it ends.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, text: str = "starting") -> None:
         console = Console(stderr=True, markup=False, highlight=False, emoji=False)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         self._progress = Progress(
@@ -69,7 +69,7 @@ class ProgressBar:
             redirect_stdout=False,
             disable=not console.is_terminal,
         )
-        self._task = self._progress.add_task("starting", total=None)
+        self._task = self._progress.add_task(text, total=None)
 
     def __enter__(self) -> ProgressBar:
         self._progress.start()

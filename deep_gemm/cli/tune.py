@@ -17,6 +17,7 @@ from deep_gemm.cli.demo import positive_integer
 from deep_gemm.cli.output import ProgressBar, print_line
 from deep_gemm.cli.verb import Verb
 from deep_gemm.config.problem import GemmProblem
+from deep_gemm.config.problem_file import read_problems
 from deep_gemm.errors import ArgumentError
 from deep_gemm.tuning import measurements, winners
 from deep_gemm.tuning.problems import (
@@ -25,7 +26,7 @@ from deep_gemm.tuning.problems import (
     every_problem,
     parse_sizes,
     parse_weights,
-    read_problems,
+    within,
 )
 from deep_gemm.tuning.tuner import Options, Report, Tuner, compile_all, tried
 
@@ -41,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nk", type=weights, default=[], help="pairs of both: 2112x7168,576x7168")
     parser.add_argument("--kind", choices=KINDS, default="dense", help="what is computed (dense)")
     parser.add_argument("--groups", type=sizes, default=[1], help="where there are groups (1)")
-    parser.add_argument("--problems", type=Path, help="JSON list of further ones, by their fields")
+    parser.add_argument(
+        "--problems", type=Path, help="further ones, as DG_JIT_RECORD writes them; --m for ranges"
+    )
     parser.add_argument(
         "--top",
         type=positive_integer,
@@ -111,11 +114,11 @@ def _argument(parse: Callable[[str], Parsed]) -> Callable[[str], Parsed]:
 
 def _problems(options: argparse.Namespace) -> list[GemmProblem]:
     weights = [*options.nk, *((n, k) for n in options.n for k in options.k)]
-    if bool(options.m) != bool(weights):
+    ranges = [] if options.problems is None else read_problems(options.problems)
+    if (weights and not options.m) or (options.m and not weights and not ranges):
         raise ArgumentError("--m: must come with --n and --k, or with --nk, and they with it")
     problems = every_problem(options.kind, options.groups, options.m, weights)
-    if options.problems is not None:
-        problems += read_problems(options.problems)
+    problems += within(ranges, options.m)
     check_problems(problems)
     return problems
 

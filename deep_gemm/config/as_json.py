@@ -1,85 +1,165 @@
-"""Problems and configurations as JSON holds them: their fields, but for those at their defaults."""
+"""Problems and configurations as JSON has them: their fields, but for those at their defaults."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields
-from enum import Enum
-from typing import Any, TypeVar
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
+from typing import Any
 
-from deep_gemm.config.gemm_config import GRAN_N, GemmConfig, Grouping
+from deep_gemm.config.gemm_config import BLOCK_K, GRAN_N, GemmConfig, Grouping
 from deep_gemm.config.problem import GemmProblem
-from deep_gemm.errors import ArgumentError
+
+MAX_DIMENSION = 2**31 - 1
+
+ARCHS = ("90a", "100a", "103a")
 
 Row = dict[str, Any]
 
-_Described = TypeVar("_Described", GemmProblem, GemmConfig)
+Parser = Callable[[Any], Any]
+
+
+def _integer(least: int = 1) -> Parser:
+    def parse(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError("must be an int")
+        if not least <= value <= MAX_DIMENSION:
+            raise ValueError(f"must be in {least}..{MAX_DIMENSION}")
+        return value
+
+    return parse
+
+
+def _one_of(*allowed: object) -> Parser:
+    def parse(value: Any) -> Any:
+        if isinstance(value, bool) is not isinstance(allowed[0], bool) or value not in allowed:
+            raise ValueError(f"must be one of {', '.join(json.dumps(item) for item in allowed)}")
+        return value
+
+    return parse
+
+
+def _grouping(value: Any) -> Grouping:
+    return Grouping[_one_of(*(grouping.name.lower() for grouping in Grouping))(value).upper()]
+
+
+def _pair_of(parse: Parser) -> Parser:
+    def parse_pair(value: Any) -> tuple[Any, Any]:
+        if not isinstance(value, list) or len(value) != 2:
+            raise ValueError("must be a list of two")
+        return parse(value[0]), parse(value[1])
+
+    return parse_pair
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be a string")
+    return value
+
+
+def _rows(value: Any) -> tuple[int, int]:
+    several = value if isinstance(value, list) else [value, value]
+    first, last = _pair_of(_integer())(several)
+    if first > last:
+        raise ValueError("must not begin behind its end")
+    return first, last
+
+
+OF_PROBLEMS: dict[str, Parser] = {
+    "m": _rows,
+    "n": _integer(),
+    "k": _integer(),
+    "arch": _one_of(*ARCHS),
+    "num_sms": _integer(),
+    "grouping": _grouping,
+    "num_groups": _integer(),
+    "alignment": _integer(),
+    "gran_n": _one_of(1, GRAN_N),
+    "d_bytes": _one_of(2, 4),
+    "block_multiple": _pair_of(_integer()),
+    "head_columns": _integer(0),
+    "pdl": _one_of(False, True),
+    "splits_k": _one_of(False, True),
+    "few_kernels": _one_of(False, True),
+    "mn_major": _pair_of(_one_of(False, True)),
+    "gran_k": _pair_of(_one_of(32, BLOCK_K)),
+    "gpu": _text,
+}
+
+OF_CONFIGS: dict[str, Parser] = {
+    **dict.fromkeys(("block_m", "block_n", "num_stages", "num_math_warpgroups"), _integer()),
+    **dict.fromkeys(("cluster_m", "cluster_n", "cluster_k", "num_store_rounds"), _integer()),
+    **{name: OF_PROBLEMS[name] for name in ("grouping", "gran_n", "d_bytes")},
+    "has_head_gaps": _one_of(False, True),
+}
 
 
 def to_json(described: GemmProblem | GemmConfig) -> Row:
-    """The fields that a reader needs to make it again."""
+    """The fields that a reader needs to make it again: all that have no default, or another value
+    than theirs."""
     row: Row = {}
     for field in fields(described):
         value = getattr(described, field.name)
         if value != field.default:
-            row[field.name] = value.value if isinstance(value, Enum) else value
+            row[field.name] = value.name.lower() if isinstance(value, Grouping) else value
     return row
 
 
-def problem_from_json(row: object) -> GemmProblem:
+def rows_from_json(given: object) -> tuple[GemmProblem, int]:
+    """A problem whose m may be a pair: every M from the first to the second.
+
+    Returns:
+        The problem of the first M, and the last M.
+
+    Raises:
+        ValueError: it is not a problem; the text names the field.
+    """
+    values = _parsed(given, OF_PROBLEMS, GemmProblem)
+    first, last = values.pop("m")
+    problem = GemmProblem(m=first, **values)
+    if problem.grouping is Grouping.DENSE and problem.num_groups != 1:
+        raise ValueError(f'field "num_groups": must be 1 of a dense product, got {given}')
+    return problem, last
+
+
+def problem_from_json(given: object) -> GemmProblem:
     """The problem of these fields.
 
     Raises:
-        ArgumentError: it is no object, a field is missing or unknown, or its value cannot be.
+        ValueError: as `rows_from_json`, or m is a pair.
     """
-    problem = _from_json(GemmProblem, row)
-    for name in ("m", "n", "k", "num_sms", "num_groups", "alignment"):
-        if getattr(problem, name) < 1:
-            raise ArgumentError(f"{name}: must be at least 1, got {getattr(problem, name)}")
-    for name, allowed in (("gran_n", (1, GRAN_N)), ("d_bytes", (2, 4))):
-        if getattr(problem, name) not in allowed:
-            raise ArgumentError(f"{name}: must be one of {allowed}, got {getattr(problem, name)}")
+    problem, last = rows_from_json(given)
+    if last != problem.m:
+        raise ValueError(f'field "m": must be one number here, got {[problem.m, last]}')
     return problem
 
 
-def config_from_json(row: object) -> GemmConfig:
+def config_from_json(given: object) -> GemmConfig:
     """The configuration of these fields; it may be illegal.
 
     Raises:
-        ArgumentError: it is no object, or a field is missing, unknown or of another type.
+        ValueError: it is not a configuration; the text names the field.
     """
-    return _from_json(GemmConfig, row)
+    return GemmConfig(**_parsed(given, OF_CONFIGS, GemmConfig))
 
 
-def _from_json(kind: type[_Described], row: object) -> _Described:
-    if not isinstance(row, Mapping):
-        raise ArgumentError(f"{kind.__name__}: must be an object of fields, got {row!r}")
-    known: dict[str, Field[Any]] = {field.name: field for field in fields(kind)}
-    names = ", ".join(known)
-    for name in row:
-        if name not in known:
-            raise ArgumentError(f"{kind.__name__}: must have no fields but {names}, got {name!r}")
-    for name, field in known.items():
-        if field.default is MISSING and name not in row:
-            raise ArgumentError(f"{kind.__name__}: must have a field {name}, got {dict(row)}")
-    values: dict[str, Any] = {name: _value(known[name], value) for name, value in row.items()}
-    return kind(**values)
+def _parsed(given: object, parsers: Mapping[str, Parser], kind: type[Any]) -> Row:
+    """The values of the fields that are given, among which are all that have no default."""
+    if not isinstance(given, Mapping):
+        raise ValueError(f"must be a JSON object, got {json.dumps(given)}")
+    values = {name: _field(name, value, parsers) for name, value in given.items()}
+    needed = [field.name for field in fields(kind) if field.default is MISSING]
+    missing = [name for name in needed if name not in values]
+    if missing:
+        raise ValueError(f"field {json.dumps(missing[0])} is missing")
+    return values
 
 
-def _value(field: Field[Any], value: Any) -> Any:
-    """A field's value, of the type of its default; sizes have none and are ints."""
-    default = 0 if field.default is MISSING else field.default
-    if isinstance(default, Grouping):
-        names = [grouping.value for grouping in Grouping]
-        if value not in names:
-            raise ArgumentError(f"{field.name}: must be one of {names}, got {value!r}")
-        return Grouping(value)
-    if isinstance(default, tuple):
-        if not isinstance(value, (list, tuple)) or list(map(type, value)) != list(
-            map(type, default)
-        ):
-            raise ArgumentError(f"{field.name}: must be {len(default)} ints, got {value!r}")
-        return tuple(value)
-    if type(value) is not type(default):
-        raise ArgumentError(f"{field.name}: must be of {type(default).__name__}, got {value!r}")
-    return value
+def _field(name: str, value: Any, parsers: Mapping[str, Parser]) -> Any:
+    if name not in parsers:
+        raise ValueError(f"field {json.dumps(name)}: must be one of {', '.join(parsers)}")
+    try:
+        return parsers[name](value)
+    except ValueError as error:
+        raise ValueError(f"field {json.dumps(name)}: {error}, got {json.dumps(value)}") from None

@@ -29,6 +29,7 @@ class GemmProblem:
         pdl: whether the kernel may start while the one before it ends.
         splits_k: whether CTAs of a cluster may share a block's K: faster where D has few blocks,
             but then the last bits of a row depend on how many rows there are.
+        few_kernels: whether its kernel is one of the few that serving can be confined to.
         mn_major: SM100: whether A lies with M contiguous, and B with N.
         gran_k: SM100: elements along K per scale factor, of A and of B.
         gpu: the GPU's name, whose table of measured configurations counts; "" for none.
@@ -48,6 +49,7 @@ class GemmProblem:
     head_columns: int = 0
     pdl: bool = False
     splits_k: bool = False
+    few_kernels: bool = False
     mn_major: tuple[bool, bool] = (False, False)
     gran_k: tuple[int, int] = (BLOCK_K, BLOCK_K)
     gpu: str = ""

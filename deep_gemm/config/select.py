@@ -4,10 +4,12 @@ cheapest by the cost model."""
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from deep_gemm.config.cost_model import Estimate, estimate
 from deep_gemm.config.gemm_config import GemmConfig, Grouping
+from deep_gemm.config.kernel_set import offered_kernels
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.sm90 import candidates
 from deep_gemm.config.sm100_config import Sm100GemmConfig
@@ -49,15 +51,30 @@ def best_band(problem: GemmProblem, config: GemmConfig | Sm100GemmConfig) -> int
     return min(range(min(rows, in_flight), 0, -1), key=touched)
 
 
-def ranked(problem: GemmProblem) -> list[tuple[GemmConfig, Estimate]]:
-    """All candidates with their estimates, cheapest first; equal ones in the order of the sizes."""
-    estimates = [(config, estimate(problem, config)) for config in candidates(problem)]
+def offered(problem: GemmProblem) -> Iterable[GemmConfig]:
+    """What a problem's kernel is chosen from: all candidates, or if it is confined to few kernels
+    and of a kind that these serve, those."""
+    few = offered_kernels(problem) if problem.few_kernels else []
+    return few or candidates(problem)
+
+
+def ranked(
+    problem: GemmProblem, configs: Iterable[GemmConfig] | None = None
+) -> list[tuple[GemmConfig, Estimate]]:
+    """Configurations with their estimates, cheapest first; equal ones in the order given.
+
+    Args:
+        problem: what is computed.
+        configs: by default what the problem's kernel is chosen from.
+    """
+    every = offered(problem) if configs is None else configs
+    estimates = [(config, estimate(problem, config)) for config in every]
     return sorted(estimates, key=lambda pair: pair[1].us)
 
 
 def cheapest(problem: GemmProblem) -> GemmConfig:
     """What the cost model takes for a problem of at least one element."""
-    return min(candidates(problem), key=lambda config: estimate(problem, config).us)
+    return min(offered(problem), key=lambda config: estimate(problem, config).us)
 
 
 @functools.lru_cache(maxsize=65536)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from deep_gemm import knobs
+from deep_gemm.config.gemm_config import GemmConfig
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.sm90 import is_candidate
 from deep_gemm.config.tuned_file import Entry, Timed, file_name, plain, read
@@ -40,6 +41,13 @@ class Table:
         """All of them, those of one kind by M."""
         return [entry for by_m in self._families.values() for _, entry in by_m]
 
+    def configs(self, problem: GemmProblem, last_m: int) -> list[GemmConfig]:
+        """What `find` returns for a problem and all of those with more rows, up to `last_m`."""
+        ms = [min(m, last_m) for m, _ in self._families.get(_family(problem), [])]
+        # If it serves any M up to an entry's, it serves the highest.
+        found = (self.find(replace(problem, m=m)) for m in ms if m >= problem.m)
+        return list(dict.fromkeys(timed.config for timed in found if timed is not None))
+
     def find(self, problem: GemmProblem) -> Timed | None:
         """The configuration of the entry of this M, or of the next M above it, if both have as many
         rows of blocks: the work is then the same. Always one of the problem's candidates."""
@@ -60,8 +68,14 @@ def _family(problem: GemmProblem) -> GemmProblem:
 
 
 def find(problem: GemmProblem) -> Timed | None:
-    """The measured configuration for a problem; None if no table of its GPU has one."""
-    return table_of(problem.gpu).find(problem) if problem.gpu else None
+    """The measured configuration for a problem; None if no table of its GPU has one, or if the
+    problem is confined to few kernels."""
+    return table_for(problem).find(problem)
+
+
+def table_for(problem: GemmProblem) -> Table:
+    """The table that counts for a problem; empty if none does."""
+    return Table() if problem.few_kernels or not problem.gpu else table_of(problem.gpu)
 
 
 @functools.cache

@@ -59,7 +59,9 @@ class Entry:
 
 def plain(problem: GemmProblem) -> GemmProblem:
     """The problem without what does not change a configuration's time, or only restricts them."""
-    return replace(problem, block_multiple=(1, 1), pdl=False, splits_k=False, gpu="")
+    return replace(
+        problem, block_multiple=(1, 1), pdl=False, splits_k=False, few_kernels=False, gpu=""
+    )
 
 
 def file_name(gpu: str) -> str:
@@ -90,7 +92,7 @@ def read(path: Path, gpu: str) -> list[Entry]:
     for row in rows:
         try:
             entries.append(_entry(row, header))
-        except ArgumentError as error:
+        except ValueError as error:
             errors.append(str(error))
     if errors:
         _warn(path, f"{len(errors)} of {len(rows)} entries are not used, the first: {errors[0]}")
@@ -183,7 +185,7 @@ def _without(row: Row, names: Iterable[str]) -> Row:
 def _kind_fields(problem: GemmProblem) -> Row:
     """Fields of a configuration that the problem decides."""
     return {
-        "grouping": problem.grouping.value,
+        "grouping": problem.grouping.name.lower(),
         "gran_n": problem.gran_n,
         "d_bytes": problem.d_bytes,
         "has_head_gaps": problem.head_columns > 0,

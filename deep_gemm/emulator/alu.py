@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from deep_gemm.emulator import approximations, bits, conversions, halves, opcodes
+from deep_gemm.emulator import approximations, bits, conversions, float_pairs, halves, opcodes
 from deep_gemm.emulator.arithmetic import Lanes, Mask
 from deep_gemm.emulator.errors import UnknownOpcodeError
 from deep_gemm.emulator.opcodes import DTYPES, DType, Operation
@@ -28,6 +28,7 @@ _OPERATIONS = {
     **approximations.OPERATIONS,
     **bits.OPERATIONS,
     **conversions.OPERATIONS,
+    **float_pairs.OPERATIONS,
     **halves.OPERATIONS,
     **opcodes.OPERATIONS,
 }

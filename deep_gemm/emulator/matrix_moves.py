@@ -21,7 +21,7 @@ Execute = Callable[[Warp, Mask], Wait | None]
 
 _PATTERN = (
     r"(?:ld|st)matrix\.sync\.aligned(?:\.m8n8)?\.x(?P<count>[124])(?:\.m8n8)?(?P<trans>\.trans)?"
-    rf"{SHARED}?\.b16"
+    rf"{SHARED}?\.b16(?P<trans_last>\.trans)?"
 )
 _ROW_BYTES = 16
 
@@ -52,7 +52,7 @@ def _slots(instruction: Instruction, operand: object, count: int) -> list[int]:
 
 def _load(instruction: Instruction, symbols: Symbols) -> Execute:
     found = parts(instruction, _PATTERN)
-    count, transposed = int(found["count"]), bool(found["trans"])
+    count, transposed = int(found["count"]), bool(found["trans"] or found["trans_last"])
     where = address(instruction.operands[1], symbols)
     slots = _slots(instruction, instruction.operands[0], count)
     with_rows = np.arange(LANES) < 8 * count
@@ -78,7 +78,7 @@ def _load(instruction: Instruction, symbols: Symbols) -> Execute:
 
 def _store(instruction: Instruction, symbols: Symbols) -> Execute:
     found = parts(instruction, _PATTERN)
-    count, transposed = int(found["count"]), bool(found["trans"])
+    count, transposed = int(found["count"]), bool(found["trans"] or found["trans_last"])
     where = address(instruction.operands[0], symbols)
     slots = _slots(instruction, instruction.operands[1], count)
     with_rows = np.arange(LANES) < 8 * count

@@ -140,7 +140,10 @@ class _ModuleParser:
         )
 
     def _limits(self) -> tuple[int, int]:
-        """Threads of a CTA and CTAs of a multiprocessor; limits of registers are passed over."""
+        """Threads of a CTA and CTAs of a multiprocessor.
+
+        Limits of registers, and cluster sizes, which a launch gives, are passed over.
+        """
         tokens = self._tokens
         max_threads, min_ctas = _DEFAULT_MAX_THREADS, 1
         while tokens.text != "{":
@@ -148,9 +151,11 @@ class _ModuleParser:
                 max_threads = self._product()
             elif tokens.accept(".minnctapersm"):
                 min_ctas = tokens.integer()
-            elif tokens.accept(".maxnreg"):
+            elif tokens.accept(".maxnreg") or tokens.accept(".maxclusterrank"):
                 tokens.integer()
-            else:
+            elif tokens.accept(".reqnctapercluster"):
+                self._product()
+            elif not tokens.accept(".explicitcluster"):
                 raise tokens.error("expected a kernel's limits or its body")
         return max_threads, min_ctas
 

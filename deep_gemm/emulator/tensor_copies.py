@@ -23,6 +23,8 @@ from deep_gemm.emulator.warp import Mask, Wait, Warp
 Execute = Callable[[Warp, Mask], Wait | None]
 
 _ROWS_OF_QUARTERS = "4x256b"
+_WORDS = 4
+"""Of a unit of 16 bytes."""
 
 # Rows of the source, bytes of a row, and the first lane of every copy of each 32 rows.
 _COPIES: dict[str, tuple[int, int, tuple[tuple[int, ...], ...]]] = {
@@ -47,8 +49,8 @@ def copied_lanes(shape: str) -> list[tuple[int, int]]:
     ]
 
 
-def _copy(instruction: Instruction, symbols: Symbols) -> Execute:
-    """tcgen05.cp: rows of shared memory, K-major, into lanes of tensor memory."""
+def _shape(instruction: Instruction) -> tuple[int, str]:
+    """The cta_group, and the shape with its multicast, which may stand before or behind it."""
     shapes = r"128x256b|4x256b|128x128b|64x128b|32x128b"
     casts = r"warpx2::02_13|warpx2::01_23|warpx4"
     found = parts(
@@ -60,7 +62,25 @@ def _copy(instruction: Instruction, symbols: Symbols) -> Execute:
     shape = ".".join(filter(None, names))
     if shape not in _COPIES and shape != _ROWS_OF_QUARTERS:
         raise unknown(instruction)
-    group = int(found["group"])
+    return int(found["group"]), shape
+
+
+def _column(taddr: int) -> int:
+    """The first column of a copy.
+
+    Raises:
+        HazardError: R20, a copy may not go there; that columns come in fours is from TVM alone.
+    """
+    lane, column = split(taddr)
+    if lane or column % _WORDS:
+        text = f"lane {lane}, column {column}: it takes lane 0 and a multiple of {_WORDS}"
+        raise HazardError("R20", f"tcgen05.cp to {text}")
+    return column
+
+
+def _copy(instruction: Instruction, symbols: Symbols) -> Execute:
+    """tcgen05.cp: rows of shared memory, K-major, into lanes of tensor memory."""
+    group, shape = _shape(instruction)
     num_rows, row_bytes, _ = _COPIES.get(shape, (4, 32, ()))
     rows, lanes = (np.array(items) for items in zip(*copied_lanes(shape), strict=True))
     where = address(instruction.operands[0], symbols)
@@ -69,9 +89,7 @@ def _copy(instruction: Instruction, symbols: Symbols) -> Execute:
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         lane = single_lane(mask, "tcgen05.cp")
         ctas, cluster = ctas_of(warp, group), warp.cta.cluster
-        first_lane, column = split(int(where(warp)[lane]))
-        if first_lane:
-            raise HazardError("R20", f"tcgen05.cp to lane {first_lane}")
+        column = _column(int(where(warp)[lane]))
         cells = rectangle(0, NUM_LANES, column, row_bytes // 4)[lanes]
         offsets = operand_offsets(int(source(warp)[lane]), num_rows, row_bytes, False, 1)
         operation = cluster.tensor_order.issue(warp, lane, Kind.TENSOR_COPY)

@@ -152,7 +152,10 @@ class TensorOrder:
             HazardError: R25, the thread has issued nothing, and another one of the warp has.
         """
         own = self._of(warp)
+        self.before_sync(warp)
         told, issuer = Clock(), own.issuers.get(lane)
+        for moves in own.moves.values():
+            told.advance(moves.agent, warp.timeline.clock[moves.agent])
         if issuer is None:
             for other, idle in own.issuers.items():
                 if idle.committed < idle.time:

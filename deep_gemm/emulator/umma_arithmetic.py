@@ -75,21 +75,17 @@ def multiply(
         [m, n].
     """
     c = np.zeros((len(a), len(b)), dtype=np.float32) if c is None else c
-    (values_a, powers_a), (values_b, powers_b) = (
-        tuple(np.ascontiguousarray(table[codes].T) for table in _tables(of))
-        for codes, of in ((a, of_a), (b, of_b))
-    )
+    (values_a, powers_a), (values_b, powers_b) = _of_codes(a, of_a), _of_codes(b, of_b)
     largest, term = np.zeros(c.shape), np.empty(c.shape)
     for of_row, of_column in zip(powers_a, powers_b, strict=True):
         np.multiply(of_row[:, None], of_column, out=term)
         np.maximum(largest, term, out=largest)
     scale: NDArray[np.float64] | float = 1.0
+    if sfa is not None and sfb is not None:
+        scale = scales_of(sfa)[:, None] * scales_of(sfb)
     with np.errstate(invalid="ignore", over="ignore"):
-        if sfa is not None and sfb is not None:
-            scale = scales_of(sfa)[:, None] * scales_of(sfb)
-            largest *= scale
         # A NaN has no say: the sum is one in any case.
-        largest = np.fmax(np.fmax(largest, _powers(c)), _SMALLEST_POWER)
+        largest = np.fmax(np.fmax(largest * scale, _powers(c)), _SMALLEST_POWER)
         unit = 2.0**ALIGNED_BITS / largest
         # Integers below 2^34: float64 adds them exactly. A sum begun at +0 is never -0.
         total = np.trunc(c * unit) + 0.0
@@ -97,11 +93,16 @@ def multiply(
         for of_row, of_column in zip(values_a, values_b, strict=True):
             np.multiply(of_row[:, None], of_column, out=term)
             term *= factor
-            np.trunc(term, out=term)
-            total += term
+            total += np.trunc(term, out=term)
         result = _truncated(total / unit)
     result[np.isnan(result)] = _NAN
     return result
+
+
+def _of_codes(codes: Codes, of: Format) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Values, and the powers of two that align them, [k, rows]."""
+    values, powers = (np.ascontiguousarray(table[codes].T) for table in _tables(of))
+    return values, powers
 
 
 def _powers(c: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -55,7 +55,7 @@ extern "C" __global__ void __launch_bounds__({config.num_threads}, 1)
     deep_gemm::sm90_fp8_gemm<kConfig>(args);
 }}
 """
-    return KernelSource(name=config.name, text=text, entry=config.entry, arch=arch)
+    return KernelSource(config.name, text, config.entry, arch, config=repr(config))
 
 
 def generate_k_group_maps(arch: str) -> KernelSource:

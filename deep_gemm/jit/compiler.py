@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tempfile
 import warnings
 from abc import ABC, abstractmethod
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from deep_gemm import knobs
 from deep_gemm.errors import CompilationError
+from deep_gemm.jit.diagnostics import asks, tell
 from deep_gemm.jit.source import KernelSource, included_headers
 
 SOURCE_ROOT = "/csrc/"
@@ -114,6 +116,11 @@ class Compiler(ABC):
     def options(self, arch: str) -> tuple[str, ...]:
         """Every option of a compile for `arch`; none of them names a file."""
 
+    def command(self, source: KernelSource) -> str:
+        """The compile of `source` in words: the compiler, its options and the file."""
+        options = shlex.join(self.options(source.arch))
+        return f"{self.name} {self.version}: {options} {source.name}.cu"
+
     @abstractmethod
     def translate(self, source: KernelSource, headers: Mapping[str, bytes]) -> Translation:
         """Run the compiler on `source`, whose includes are found in `headers` only."""
@@ -125,7 +132,11 @@ class Compiler(ABC):
             CompilationError: refused, or compiled to code that ptxas knows to be slow.
             MissingDependencyError: a header is absent, or the compiler cannot be loaded.
         """
+        if asks(knobs.jit_print_compiler_command):
+            tell(self.command(source))
         result = self.translate(source, included_headers(source.text))
+        if asks(knobs.jit_ptxas_verbose):
+            tell(f"{self.name} on kernel {source.name}:\n{result.log.rstrip()}")
         report = PtxasReport.parse(result.log, source.entry)
         if result.failure:
             raise self._error(source, result.failure, result.log)
@@ -155,6 +166,7 @@ class Compiler(ABC):
         return CompilationError(
             f"kernel {source.name}: {self.name} {self.version}: {failure}\n"
             f"options: {' '.join(self.options(source.arch))}\n"
+            f"config: {source.config or 'none but its name'}\n"
             f"numbered source: {_write_numbered(source)}\n{log}"
         )
 
@@ -175,8 +187,11 @@ def select_compiler() -> Compiler:
     """The compiler that the knobs ask for: NVRTC, or NVCC under `DG_JIT_USE_NVRTC=0`.
 
     Raises:
+        ArgumentError: a knob has a value that it can't have, such as another C++ standard.
         MissingDependencyError: it is not installed.
     """
+    knobs.jit_cpp_standard.get()
+    knobs.jit_with_lineinfo.get()
     home = knobs.cuda_home.get() or knobs.cuda_path.get()
     if knobs.jit_use_nvrtc.get():
         return _nvrtc(home)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -45,16 +46,22 @@ class Nvcc(Compiler):
         files = ("-I.", "--cubin", "--keep", "--keep-dir=.")
         return (target, "-std=c++20", "-lineinfo", "-Xptxas=-v", *files)
 
+    def command(self, source: KernelSource) -> str:
+        """As it is run, in a folder with the source and its headers."""
+        return shlex.join(self._command(source))
+
+    def _command(self, source: KernelSource) -> list[str]:
+        files = ("-o", f"{source.name}.cubin", f"{source.name}.cu")
+        return [str(self.path), *self.options(source.arch), *files]
+
     def translate(self, source: KernelSource, headers: Mapping[str, bytes]) -> Translation:
         """Run nvcc in a folder that holds the source and its headers."""
         with tempfile.TemporaryDirectory(prefix="deep_gemm-") as folder:
             root = Path(folder)
             _write(root, {**headers, f"{source.name}.cu": source.text.encode()})
             # Run inside the folder: no path of it can get into a file or a message.
-            command = [str(self.path), *self.options(source.arch)]
-            command += ["-o", f"{source.name}.cubin", f"{source.name}.cu"]
             start = time.perf_counter()
-            run = subprocess.run(command, cwd=root, capture_output=True, check=False)
+            run = subprocess.run(self._command(source), cwd=root, capture_output=True, check=False)
             seconds = time.perf_counter() - start
             log = (run.stdout + run.stderr).decode(errors="replace")
             if run.returncode != 0:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cache
 
 from deep_gemm.errors import CompilationError
 from deep_gemm.jit.compiler import Compiler, Translation, placed
+from deep_gemm.jit.forks import gate
 from deep_gemm.jit.nvrtc_library import Library
 from deep_gemm.jit.source import KernelSource
 
@@ -34,11 +35,16 @@ class Nvrtc(Compiler):
 
     def translate(self, source: KernelSource, headers: Mapping[str, bytes]) -> Translation:
         """Compile once for the real architecture: NVRTC then has the PTX as well."""
+        with gate.compiling():
+            return self._translate(source, headers)
+
+    def _translate(self, source: KernelSource, headers: Mapping[str, bytes]) -> Translation:
+        functions = _functions(self.library)
         program = self._create(source, headers)
         try:
             options = _strings([option.encode() for option in self.options(source.arch)])
             start = time.perf_counter()
-            status = self._functions.nvrtcCompileProgram(program, len(options), options)
+            status = functions.nvrtcCompileProgram(program, len(options), options)
             seconds = time.perf_counter() - start
             log = self._output(program, "ProgramLog").rstrip(b"\0").decode(errors="replace")
             if status != 0:
@@ -47,18 +53,12 @@ class Nvrtc(Compiler):
             ptx = self._output(program, "PTX").rstrip(b"\0").decode()
             return Translation(cubin, ptx, log, "", seconds)
         finally:
-            self._functions.nvrtcDestroyProgram(ctypes.byref(program))
-
-    @cached_property
-    def _functions(self) -> ctypes.CDLL:
-        functions = self.library.load()
-        functions.nvrtcGetErrorString.restype = ctypes.c_char_p
-        return functions
+            functions.nvrtcDestroyProgram(ctypes.byref(program))
 
     def _create(self, source: KernelSource, headers: Mapping[str, bytes]) -> ctypes.c_void_p:
         # Headers go in from memory: what is compiled is what the cache key was made of.
         program = ctypes.c_void_p()
-        status = self._functions.nvrtcCreateProgram(
+        status = _functions(self.library).nvrtcCreateProgram(
             ctypes.byref(program),
             placed(f"{source.name}.cu", source.text.encode()),
             f"{source.name}.cu".encode(),
@@ -71,9 +71,10 @@ class Nvrtc(Compiler):
 
     def _output(self, program: ctypes.c_void_p, what: str) -> bytes:
         size = ctypes.c_size_t()
-        self._check(getattr(self._functions, f"nvrtcGet{what}Size")(program, ctypes.byref(size)))
+        functions = _functions(self.library)
+        self._check(getattr(functions, f"nvrtcGet{what}Size")(program, ctypes.byref(size)))
         buffer = ctypes.create_string_buffer(size.value)
-        self._check(getattr(self._functions, f"nvrtcGet{what}")(program, buffer))
+        self._check(getattr(functions, f"nvrtcGet{what}")(program, buffer))
         return buffer.raw
 
     def _check(self, status: int) -> None:
@@ -81,8 +82,16 @@ class Nvrtc(Compiler):
             raise CompilationError(f"NVRTC {self.version}: {self._meaning(status)}")
 
     def _meaning(self, status: int) -> str:
-        meaning: bytes = self._functions.nvrtcGetErrorString(status)
+        meaning: bytes = _functions(self.library).nvrtcGetErrorString(status)
         return meaning.decode()
+
+
+# Not a cached_property, which has a lock before Python 3.12, and locks and forks don't go together.
+@cache
+def _functions(library: Library) -> ctypes.CDLL:
+    functions = library.load()
+    functions.nvrtcGetErrorString.restype = ctypes.c_char_p
+    return functions
 
 
 def _strings(items: list[bytes]) -> ctypes.Array[ctypes.c_char_p]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +25,7 @@ class KernelSource:
         text: CUDA C++; its includes are written relative to `include_root()`.
         entry: the kernel's `extern "C"` name.
         arch: compute capability with its suffix, e.g. `90a`.
+        config: what was chosen for it, as an error shows it; no part of what is compiled.
 
     Raises:
         ArgumentError: the name could leave its folder in the cache.
@@ -34,6 +35,7 @@ class KernelSource:
     text: str
     entry: str
     arch: str
+    config: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if not _FILE_NAME.fullmatch(self.name):

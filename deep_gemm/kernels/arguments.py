@@ -16,6 +16,10 @@ ALIGNMENT = 64
 """Alignment of a tensor map, and so of a struct that holds one, in bytes."""
 
 
+WORD_BYTES = 8
+"""Of an address."""
+
+
 class SfaLoad(IntEnum):
     """How scale factors of A are loaded: word by word, or in 16 bytes along one dimension."""
 
@@ -41,6 +45,11 @@ class KernelArguments(ctypes.Structure):
     def address_of(self, field: str) -> int:
         """Address of one field."""
         return ctypes.addressof(self) + int(getattr(type(self), field).offset)
+
+    @classmethod
+    def word_of(cls, field: str) -> int:
+        """Which of the struct's words of 8 bytes a field begins with."""
+        return int(getattr(cls, field).offset) // WORD_BYTES
 
 
 class GroupedLayout(IntEnum):

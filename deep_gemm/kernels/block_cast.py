@@ -85,7 +85,7 @@ extern "C" __global__ void
     deep_gemm::block_cast<kConfig>(args);
 }}
 """
-    return KernelSource(name=config.entry, text=text, entry=config.entry, arch=arch)
+    return KernelSource(config.entry, text, config.entry, arch, config=repr(config))
 
 
 def plan_block_cast(

@@ -159,7 +159,7 @@ def persistent_launch(
     columns = config.cluster_grid(1, problem.n)[1]
     num_clusters = min(problem.num_sms // config.cluster_size, max_rows * columns)
     return KernelLaunch(
-        kernel=build(generate(config, problem.arch)),
+        kernel=build(generate(config, problem.arch), purpose=problem),
         arguments=arguments,
         maps=maps,
         pointers=pointers,

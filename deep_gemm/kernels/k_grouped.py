@@ -81,7 +81,7 @@ def _maps_launch(
     (_, pattern_a), (_, pattern_b) = operand_maps(a, b, config)
     num_groups = problem.num_groups
     return KernelLaunch(
-        kernel=build(generate_k_group_maps(problem.arch)),
+        kernel=build(generate_k_group_maps(problem.arch), purpose=problem),
         arguments=arguments,
         maps=(("pattern_a", pattern_a), ("pattern_b", pattern_b)),
         pointers=(

@@ -94,7 +94,7 @@ extern "C" __global__ void __launch_bounds__({NUM_THREADS}, {CTAS_PER_SM})
     deep_gemm::per_token_cast<kConfig>(args);
 }}
 """
-    return KernelSource(name=config.entry, text=text, entry=config.entry, arch=arch)
+    return KernelSource(config.entry, text, config.entry, arch, config=repr(config))
 
 
 class PerTokenCast(NamedTuple):

@@ -36,7 +36,7 @@ extern "C" __global__ void __launch_bounds__({config.num_threads}, 1)
     deep_gemm::sm100_fp8_gemm<kConfig>(args);
 }}
 """
-    return KernelSource(name=config.name, text=text, entry=config.entry, arch=arch)
+    return KernelSource(config.name, text, config.entry, arch, config=repr(config))
 
 
 def operand_map(x: torch.Tensor, is_mn_major: bool, rows: int) -> BoxMap:
@@ -73,7 +73,7 @@ def _launch(
     box = (MMA_M, config.d_swizzle_bytes // config.d_bytes)
     columns = config.cluster_grid(1, problem.n)[1]
     return KernelLaunch(
-        kernel=build(generate_sm100(config, problem.arch)),
+        kernel=build(generate_sm100(config, problem.arch), purpose=problem),
         arguments=arguments,
         maps=(
             ("tensor_map_a", operand_map(tensors.a, config.a_is_mn_major, MMA_M)),

@@ -7,6 +7,7 @@ from ctypes import c_int64, c_uint32, c_void_p
 from dataclasses import dataclass
 
 import torch
+from torch.compiler import is_dynamo_compiling
 
 from deep_gemm.call_cache import CallCache
 from deep_gemm.checks import MAX_DIMENSION, TMA_ALIGNMENT, check_device_type, extent, refuse
@@ -16,6 +17,7 @@ from deep_gemm.kernels.arguments import KernelArguments
 from deep_gemm.runtime.device import arch_of
 from deep_gemm.runtime.launch import KernelLaunch, Plan
 from deep_gemm.runtime.plan import make_plan
+from deep_gemm.tracing import has_no_memory
 from deep_gemm.utils.math import align, ceil_div
 
 TILE_ROWS = 128
@@ -154,6 +156,8 @@ def mn_major(sf: torch.Tensor) -> torch.Tensor:
     Raises:
         ArgumentError: another dtype or number of dimensions.
     """
+    if is_dynamo_compiling() or has_no_memory(sf):
+        return sf.new_empty_strided(sf.shape, mn_major_strides(sf.shape)).copy_(sf)
     is_aligned = sf.data_ptr() % TMA_ALIGNMENT == 0
     key = ("mn-major", sf.shape, sf.stride(), sf.dtype, sf.device, is_aligned)
     layout = _layouts.get(key) or _layouts.remember(key, _mn_major_layout(sf, is_aligned))

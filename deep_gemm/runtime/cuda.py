@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ctypes import POINTER, byref, c_char_p, c_int, c_uint, c_uint64, c_void_p
 
@@ -151,6 +151,19 @@ class Driver:
                 _MAX_DYNAMIC_SMEM, num_bytes, kernel, device
             )
         self.check(f"cuKernelSetAttribute(shared memory = {num_bytes})", status)
+
+    def prepared_launch(
+        self, config: LaunchConfig, kernel: int, parameter: ctypes.Structure
+    ) -> Callable[[], int]:
+        """cuLaunchKernelEx of a kernel with one parameter; each call returns a status.
+
+        Everything is converted once, here, to what ctypes hands on as it is; config, but for its
+        attributes, and the parameter may be changed between calls.
+        """
+        # An item of a library, unlike an attribute, is a new function, here one without argtypes.
+        function = self._library["cuLaunchKernelEx"]
+        parameters = (c_void_p * 1)(ctypes.addressof(parameter))
+        return functools.partial(function, byref(config), c_void_p(kernel), parameters, None)
 
     def ensure_context(self, device: int) -> None:
         """Makes the device's primary context current, if this thread has no context yet.

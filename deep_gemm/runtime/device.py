@@ -67,6 +67,13 @@ def gpu_name_of(device: torch.device) -> str:
     return "" if device.type == "cpu" else torch.cuda.get_device_name(device)
 
 
+def is_capturing() -> bool:
+    """Whether this thread's current stream is being captured into a CUDA graph."""
+    # The first keeps a process without CUDA from starting it.
+    is_initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return bool(is_initialized) and torch.cuda.is_current_stream_capturing()
+
+
 def num_sms_of(device: torch.device) -> int:
     """Multiprocessors of the device; for the emulator, those of a GPU of its architecture."""
     return EMULATED_SMS[arch_of(device)] if device.type == "cpu" else _num_sms_of_gpu(device)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
+from deep_gemm import knobs
 from deep_gemm.jit.compiler import CompiledKernel
+from deep_gemm.jit.diagnostics import asks, tell
 from deep_gemm.kernels.arguments import KernelArguments
 from deep_gemm.runtime.cuda import ERROR_INVALID_CONTEXT, driver, launch_config
-from deep_gemm.tensor_map import BoxMap
+from deep_gemm.tensor_map import BoxMap, word_of_address
 
-Slot = Callable[[int], int | None]
-"""Writes an address into the parameters; a status other than 0 or None is a driver's failure."""
+Slot = Callable[[int], int]
+"""Writes an address into a tensor map; a status other than 0 is a driver's failure."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,12 @@ class Plan(Protocol):
 @functools.cache
 def _loaded(kernel: CompiledKernel) -> int:
     """The CUkernel of a compiled kernel, loaded once per process; it serves every device."""
-    return driver().load_kernel(kernel.cubin, kernel.entry)
-
-
-def _pointer_slot(arguments: KernelArguments, field: str) -> Slot:
-    return functools.partial(setattr, arguments, field) if field else lambda address: None
+    start = time.perf_counter()
+    loaded = driver().load_kernel(kernel.cubin, kernel.entry)
+    if asks(knobs.jit_print_load_time):
+        milliseconds = (time.perf_counter() - start) * 1e3
+        tell(f"kernel {kernel.name}: loaded by the driver in {milliseconds:.2f} ms")
+    return loaded
 
 
 class CudaPlan:
@@ -85,24 +89,35 @@ class CudaPlan:
         """
         driver().ensure_context(device)
         arguments = launch.arguments
-        slots: list[Slot] = []
-        for (field, box_map), address in zip(launch.maps, addresses, strict=False):
+        fields: list[tuple[int, int]] = []
+        opaque: list[tuple[int, Slot]] = []
+        for i, ((field, box_map), address) in enumerate(zip(launch.maps, addresses, strict=False)):
             destination = arguments.address_of(field)
             box_map.encode(destination, address)
-            slots.append(functools.partial(driver().tensor_map_replace_address, destination))
-        slots += [_pointer_slot(arguments, field) for field, _ in launch.pointers]
-        self._function = _loaded(launch.kernel)
-        self._arguments = arguments
-        self._parameters = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
-        self._slots = slots
-        self._addresses: list[int] = [0] * len(slots)
+            word = word_of_address(destination, address)
+            if word is None:
+                replace = driver().tensor_map_replace_address
+                opaque.append((i, functools.partial(replace, destination)))
+            else:
+                fields.append((i, arguments.word_of(field) + word))
+        for i, (field, _) in enumerate(launch.pointers, len(launch.maps)):
+            if field:
+                fields.append((i, arguments.word_of(field)))
+        num_words = ctypes.sizeof(arguments) // ctypes.sizeof(ctypes.c_uint64)
+        # Keeps the arguments alive.
+        self._words = (ctypes.c_uint64 * num_words).from_buffer(arguments)
+        self._fields, self._opaque = tuple(fields), tuple(opaque)
         self._config = launch_config(
             launch.grid, launch.num_threads, launch.smem_bytes, launch.cluster_size, launch.pdl
         )
+        self._stream = 0
+        self._current_stream = torch._C._cuda_getCurrentRawStream
+        kernel = _loaded(launch.kernel)
+        self._call = driver().prepared_launch(self._config, kernel, arguments)
         self._device = device
-        self._lock = threading.Lock()
-        self._launch_kernel = driver().launch_kernel
-        driver().allow_dynamic_smem(self._function, device, launch.smem_bytes)
+        lock = threading.Lock()
+        self._acquire, self._release = lock.acquire, lock.release
+        driver().allow_dynamic_smem(kernel, device, launch.smem_bytes)
 
     def launch(self, *addresses: int) -> None:
         """Enqueues the kernel on the device's current stream; one address per slot.
@@ -110,31 +125,37 @@ class CudaPlan:
         Raises:
             CudaError: the driver refused the launch.
         """
-        stream = torch._C._cuda_getCurrentRawStream(self._device)
+        stream = self._current_stream(self._device)
         if stream == 0 and torch._C._cuda_getDevice() != self._device:
             # The null stream is that of the current device, whatever the tensors' device is.
             with torch.cuda.device(self._device):
-                self._launch(stream, addresses)
-        else:
-            self._launch(stream, addresses)
-
-    def _launch(self, stream: int, addresses: tuple[int, ...]) -> None:
-        with self._lock:
-            status = self._enqueue(stream, addresses)
-            if status == ERROR_INVALID_CONTEXT:
-                driver().ensure_context(self._device)
                 status = self._enqueue(stream, addresses)
+        else:
+            status = self._enqueue(stream, addresses)
         if status:
-            driver().check("the launch", status)
+            self._after_failure(status, stream, addresses)
 
     def _enqueue(self, stream: int, addresses: tuple[int, ...]) -> int:
-        """Fills in the addresses that have changed, and launches; the first failure's status."""
-        known = self._addresses
-        for i, address in enumerate(addresses):
-            if known[i] != address:
-                status = self._slots[i](address)
+        """Fills in the addresses, and launches; the first failure's status."""
+        # Not a with block, which takes twice as long.
+        self._acquire()
+        try:
+            words = self._words
+            for i, word in self._fields:
+                words[word] = addresses[i]
+            for i, replace in self._opaque:
+                status = replace(addresses[i])
                 if status:
                     return status
-                known[i] = address
-        self._config.stream = stream
-        return int(self._launch_kernel(self._config, self._function, self._parameters, None))
+            if stream != self._stream:
+                self._stream = self._config.stream = stream
+            return self._call()
+        finally:
+            self._release()
+
+    def _after_failure(self, status: int, stream: int, addresses: tuple[int, ...]) -> None:
+        """Once more if only the thread's context was wanting."""
+        if status == ERROR_INVALID_CONTEXT:
+            driver().ensure_context(self._device)
+            status = self._enqueue(stream, addresses)
+        driver().check("the launch", status)

@@ -88,7 +88,7 @@ def parse(row: object) -> Measurement:
     """The measurement that a line holds.
 
     Raises:
-        ArgumentError: it is no object, or its problem or configuration is none.
+        ValueError: it is no object, or its problem or configuration is none.
         TypeError: a field is missing or unknown.
     """
     if not isinstance(row, dict):

@@ -1,17 +1,15 @@
-"""The problems that a run of the tuner is asked for: lists of sizes, or a file."""
+"""The problems that a run of the tuner is asked for: lists of sizes, or ranges of M."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 
 from deep_gemm.checks import check_dimensions
-from deep_gemm.config.as_json import problem_from_json
 from deep_gemm.config.gemm_config import Grouping
 from deep_gemm.config.problem import GemmProblem
+from deep_gemm.config.reach import ProblemRange
 from deep_gemm.errors import ArgumentError
 from deep_gemm.settings import DEFAULT_MK_ALIGNMENT
 
@@ -77,19 +75,22 @@ def every_problem(
     ]
 
 
-def read_problems(path: Path) -> list[GemmProblem]:
-    """The problems of a JSON file: a list of objects with the fields of GemmProblem.
+def within(ranges: Iterable[ProblemRange], ms: Sequence[int]) -> list[GemmProblem]:
+    """The problems of some ranges of M, of which those that are in `ms` count; a range of one M has
+    that.
 
     Raises:
-        ArgumentError: it cannot be read, or holds something else.
+        ArgumentError: a range has many, and `ms` none of them.
     """
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArgumentError(f"problems: {path} cannot be read: {error}") from None
-    if not isinstance(rows, list):
-        raise ArgumentError(f"problems: {path} must hold a list, got {type(rows).__name__}")
-    return [problem_from_json(row) for row in rows]
+    found: list[GemmProblem] = []
+    for range_ in ranges:
+        first, last = range_.ends
+        some = [first] if first == last else [m for m in ms if first <= m <= last]
+        if not some:
+            name = f"{title(range_.problem)}"
+            raise ArgumentError(f"--m: must have an M in {first}..{last}, for problem {name}")
+        found += [replace(range_.problem, m=m) for m in some]
+    return found
 
 
 def check_problems(problems: Sequence[GemmProblem]) -> None:

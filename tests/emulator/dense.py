@@ -99,7 +99,7 @@ def run_case(
 
     selection = Selection(case.config, best_band(problem, case.config))
     with (
-        mock.patch.object(fp8_gemm, "build", lambda source: kernel),
+        mock.patch.object(fp8_gemm, "build", lambda source, purpose=None: kernel),
         mock.patch.object(emulator, "run", run_in_order),
     ):
         tensors = GemmTensors.of_matrices(x, sfa, y, sfb, out.view)

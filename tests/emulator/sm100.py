@@ -96,7 +96,7 @@ def run_case(
     def run_in_order(*args: Any, **kwargs: Any) -> int:
         return run(*args, **{**kwargs, "timing": timing, "seed": seed})
 
-    build = sm100_fp8_gemm.build if kernel is None else lambda source: kernel
+    build = sm100_fp8_gemm.build if kernel is None else lambda source, purpose=None: kernel
     with (
         mock.patch.object(sm100_fp8_gemm, "build", build),
         mock.patch.object(emulator, "run", run_in_order),

@@ -51,6 +51,8 @@ def run(
     tensor_map: TensorMap | None = None,
     out: np.ndarray | None = None,
     pdl: bool = False,
+    target: str = "sm_90a",
+    smem_bytes: int = SMEM_BYTES,
 ) -> np.ndarray:
     """The output, uint32 [2048], after the kernel has run; before, it is all ones.
 
@@ -64,10 +66,12 @@ def run(
         tensor_map: what %map is the address of.
         out: the output, if it is not to start with all ones.
         pdl: the launch may start before the grid before is over.
+        target: architecture.
+        smem_bytes: shared memory of a CTA.
     """
     data = np.zeros(4, dtype=np.uint32) if source is None else np.ascontiguousarray(source)
     result = np.full(OUT_WORDS, 0xFFFFFFFF, dtype=np.uint32) if out is None else out
-    program = emulator.load(f"{_HEAD}{body}\n}}\n", "k")
+    program = emulator.load(f"{_HEAD.replace('sm_90a', target)}{body}\n}}\n", "k")
     timing, seed = order
     parameters = bytes(128) + struct.pack("<QQ", result.ctypes.data, data.ctypes.data)
     emulator.run(
@@ -75,7 +79,7 @@ def run(
         grid=num_clusters * cluster_size,
         cluster_size=cluster_size,
         num_threads=num_threads,
-        smem_bytes=SMEM_BYTES,
+        smem_bytes=smem_bytes,
         parameters=with_maps(parameters, {} if tensor_map is None else {0: tensor_map}),
         extents=[(array.ctypes.data, array.nbytes) for array in (result, data)],
         timing=timing,

@@ -82,7 +82,7 @@ def test_what_means_nothing_here_is_passed_over() -> None:
         (HEADER.replace("64", "32"), "address size"),
         (HEADER + ".alias a, b;", "line 4: expected a variable or a kernel, got '.alias'"),
         (HEADER + ".func f() { ret; }", "line 4: .* got '.func'"),
-        (HEADER + ".entry k() .reqnctapercluster 2 { ret; }", "line 4: .* '.reqnctapercluster'"),
+        (HEADER + ".entry k() .blocksareclusters { ret; }", "line 4: .* '.blocksareclusters'"),
         (HEADER + ".entry k(.param .texref t) { ret; }", "line 4: expected a type"),
         (HEADER + ".global .b8 x[2] = {1, 2, 3};", "line 4: 3 initial values for 2 elements"),
         (HEADER + ".global .b8 x = 256;", "line 4: initial value does not fit"),

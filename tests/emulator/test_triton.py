@@ -44,6 +44,8 @@ def launch(
     tensors: list[torch.Tensor],
     grid: int,
     order: Order,
+    cluster_size: int = 1,
+    implies_tensor_fences: bool = False,
 ) -> None:
     """Runs a text's kernel; missing arguments are 0, such as the scratch pointers at the end."""
     (name,) = re.findall(r"\.visible \.entry (\w+)\(", text)
@@ -64,13 +66,14 @@ def launch(
     emulator.run(
         program,
         grid=grid,
-        cluster_size=1,
+        cluster_size=cluster_size,
         num_threads=program.kernel.max_threads,
         smem_bytes=int(header(text, "shared memory").split()[0]),
         parameters=with_maps(bytes(buffer), maps),
         extents=[(tensor.data_ptr(), tensor.numel() * tensor.element_size()) for tensor in tensors],
         timing=timing,
         seed=seed,
+        implies_tensor_fences=implies_tensor_fences,
     )
 
 

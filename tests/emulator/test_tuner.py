@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,10 +26,20 @@ NUM_SMS = 132
 def test_the_command_line_measures_in_the_emulator(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    problems = tmp_path / "problems.json"
+    problems = tmp_path / "problems.jsonl"
     # K has two groups of scale factors, so that it may be split.
-    problems.write_text(json.dumps([{"m": 5, "n": 24, "k": 640}]))
-    command = ["tune", "--problems", str(problems), "--out", str(tmp_path), "--device", "cpu"]
+    problems.write_text('{"m": [1, 8], "n": 24, "k": 640}\n')
+    command = [
+        "tune",
+        "--problems",
+        str(problems),
+        "--m",
+        "5",
+        "--out",
+        str(tmp_path),
+        "--device",
+        "cpu",
+    ]
     command += ["--top", "1", "--repeats", "1", "--jobs", "2"]
     assert main.main([*command, "--compile-only"]) == 0
     assert "2 kernels, " in capsys.readouterr().out

@@ -6,23 +6,44 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
+import pytest
 import torch
 from operands import check_exact, integer_operands
 
 from deep_gemm import fp8_gemm_nt
 
-FIRST_CALL_UNDER_CAPTURE = """
+FIRST_CALL = """
+import sys
 import torch
 from operands import check_exact, integer_operands
-from deep_gemm import fp8_gemm_nt
+from deep_gemm import CompilationError, fp8_gemm_nt
 
 a, b = integer_operands(200, 272, 400)
 d = torch.zeros(200, 272, device="cuda", dtype=torch.bfloat16)
-graph = torch.cuda.CUDAGraph()
-with torch.cuda.graph(graph):
+if sys.argv[1] == "plain":
     fp8_gemm_nt(a, b, d)
+    check_exact(d, a, b)
+    sys.exit()
+graph = torch.cuda.CUDAGraph()
+other = torch.zeros(8, device="cuda")
+refusal = ""
+with torch.cuda.graph(graph):
+    other += 1
+    try:
+        fp8_gemm_nt(a, b, d)
+    except CompilationError as error:
+        refusal = str(error)
+    other *= 2
 graph.replay()
+assert (other == 2).all(), other
+if sys.argv[1] == "refused":
+    assert "m=200, n=272, k=400" in refusal and "deep_gemm.precompile" in refusal, refusal
+    assert not d.any()
+    fp8_gemm_nt(a, b, d)
+else:
+    assert not refusal, refusal
 check_exact(d, a, b)
 """
 
@@ -96,11 +117,31 @@ def test_a_graph_replays_with_new_values() -> None:
     check_exact(d, a, b)
 
 
-def test_the_first_call_of_a_process_may_be_under_capture(request) -> None:  # type: ignore[no-untyped-def]
-    folder = request.path.parent
-    command = [sys.executable, "-c", FIRST_CALL_UNDER_CAPTURE]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+def first_call(request: pytest.FixtureRequest, order: str, cache: Path) -> None:
+    """The first call of a process: plain, captured, or refused since it would have to compile."""
+    paths = os.pathsep.join(filter(None, sys.path))
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", FIRST_CALL, order],
+        cwd=request.path.parent,
+        env={**os.environ, "PYTHONPATH": paths, "DG_JIT_CACHE_DIR": str(cache)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_first_call_of_a_process_may_be_under_capture(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Its kernel is read from disk and loaded meanwhile."""
+    first_call(request, "plain", tmp_path)
+    first_call(request, "captured", tmp_path)
+
+
+def test_a_captured_call_that_would_compile_is_refused(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Nothing of it is captured, the capture goes on, and so does the process."""
+    first_call(request, "refused", tmp_path)

@@ -22,7 +22,7 @@ from deep_gemm.config.legality import (
     max_stages,
 )
 from deep_gemm.config.problem import GemmProblem
-from deep_gemm.config.select import explain, ranked, select
+from deep_gemm.config.select import explain, offered, ranked, select
 from deep_gemm.config.sm90 import BLOCK_N, candidates
 from tests.problems import PROJECTIONS, ROWS
 
@@ -152,7 +152,7 @@ def test_every_width_is_a_candidate_for_many_rows() -> None:
 def test_selection_is_the_cheapest_by_the_model(num_sms: int) -> None:
     for problem in problems([num_sms])[::3]:
         chosen = select(problem)
-        times = {config: estimate(problem, config).us for config in candidates(problem)}
+        times = {config: estimate(problem, config).us for config in offered(problem)}
         assert times[chosen.config] == min(times.values())
         assert ranked(problem)[0][0] == chosen.config
         rows, _ = chosen.config.cluster_grid(problem.m, problem.n)
@@ -168,10 +168,10 @@ def test_selection_is_remembered_and_pure() -> None:
 
 @pytest.mark.parametrize(("n", "k"), PROJECTIONS)
 def test_a_model_needs_few_kernels(n: int, k: int) -> None:
-    """With M in 1..4096: 3 to 17 were measured, 33 over all of these."""
+    """With M in 1..4096: 1 to 14 were counted."""
     rows = [*range(1, 129), *range(129, 4097, 31)]
     names = {select(GemmProblem(m, n, k)).config.name for m in rows}
-    assert 2 <= len(names) <= 32
+    assert 1 <= len(names) <= 24
 
 
 def not_much_slower(times: list[float]) -> bool:

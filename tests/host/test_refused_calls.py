@@ -39,7 +39,10 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[GemmProblem]]:
     monkeypatch.setattr(gemm, "plan_dense", plan_dense)
     monkeypatch.setattr(gemm, "arch_of", lambda _: "90a")
     monkeypatch.setattr(gemm, "usable_sms", lambda *_: 132)
+    monkeypatch.setattr(gemm, "has_no_memory", lambda _: False)
     monkeypatch.setattr(gemm, "_calls", CallCache())
+    # These are to be planned as if they had memory.
+    monkeypatch.setattr(gemm, "has_no_memory", lambda _: False)
     monkeypatch.setattr(torch.Tensor, "data_ptr", lambda _: 0x1000)
     with FakeTensorMode():
         yield problems

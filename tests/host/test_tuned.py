@@ -15,14 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deep_gemm.calls import chosen
+from deep_gemm.cli import main
 from deep_gemm.config import tuned
 from deep_gemm.config.as_json import config_from_json, problem_from_json, to_json
 from deep_gemm.config.gemm_config import GemmConfig, Grouping
 from deep_gemm.config.legality import broken_rules
 from deep_gemm.config.problem import GemmProblem
+from deep_gemm.config.reach import ProblemRange, kernels_of
 from deep_gemm.config.select import cheapest, explain, select
 from deep_gemm.config.sm90 import candidates, is_candidate
-from deep_gemm.config.tuned import Table
+from deep_gemm.config.tuned import Table, find
 from deep_gemm.config.tuned_file import Entry, Timed, document, plain, read
 from deep_gemm.errors import ArgumentError
 from deep_gemm.tuning.problems import KINDS
@@ -309,32 +311,70 @@ def test_without_a_table_nothing_changes() -> None:
 
 
 @pytest.mark.parametrize("grouping", Grouping)
-def test_problems_and_configurations_come_back_from_json(grouping: Grouping) -> None:
-    config = GemmConfig(16, 32, 4, 1, grouping=grouping, d_bytes=4, cluster_k=2)
+def test_configurations_come_back_from_json(grouping: Grouping) -> None:
+    config = GemmConfig(16, 32, 4, 1, grouping=grouping, d_bytes=4, has_head_gaps=True)
     assert config_from_json(json.loads(json.dumps(to_json(config)))) == config
-    problem = GemmProblem(
-        *(16, 32, 4, "90a", 78), grouping=grouping, block_multiple=(1, 16), splits_k=True, gpu="x"
-    )
-    assert problem_from_json(json.loads(json.dumps(to_json(problem)))) == problem
     # Only what is not as usual is said.
-    assert to_json(GemmProblem(1, 2, 3)) == {"m": 1, "n": 2, "k": 3}
+    assert len(to_json(GemmConfig(16, 32, 4, 1))) == 4
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ([], "must be an object"),
-        ({"m": 1, "n": 2}, "must have a field k"),
-        ({"m": 1, "n": 2, "k": 3, "z": 4}, "no fields but m, n, .*got 'z'"),
-        ({"m": 1.5, "n": 2, "k": 3}, "m: must be of int, got 1.5"),
-        ({"m": True, "n": 2, "k": 3}, "m: must be of int, got True"),
-        ({"m": 0, "n": 2, "k": 3}, "m: must be at least 1, got 0"),
-        ({"m": 1, "n": 2, "k": 3, "pdl": 1}, "pdl: must be of bool, got 1"),
-        ({"m": 1, "n": 2, "k": 3, "gran_n": 7}, "gran_n: must be one of .* got 7"),
-        ({"m": 1, "n": 2, "k": 3, "grouping": "many"}, "grouping: must be one of .*'many'"),
-        ({"m": 1, "n": 2, "k": 3, "block_multiple": [1]}, "block_multiple: must be 2 ints"),
+        ([], "must be a JSON object"),
+        ({"block_m": 16, "block_n": 32, "num_stages": 4}, '"num_math_warpgroups" is missing'),
+        ({**to_json(OTHER), "block_k": 64}, '"block_k": must be one of block_m, '),
+        ({**to_json(OTHER), "has_head_gaps": 1}, '"has_head_gaps": must be one of false, true'),
     ],
 )
-def test_a_problem_that_is_none_is_refused(row: object, message: str) -> None:
-    with pytest.raises(ArgumentError, match=message):
-        problem_from_json(row)
+def test_a_configuration_that_is_none_is_refused(row: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config_from_json(row)
+
+
+def test_a_problem_of_a_table_has_one_m() -> None:
+    with pytest.raises(ValueError, match="must be one number here"):
+        problem_from_json({"m": [1, 2], "n": 8, "k": 16})
+
+
+def test_few_kernels_are_no_others(folder: Path) -> None:
+    (folder / FILE).write_text(document(GPU, entries()))
+    confined = replace(PROBLEM, gpu=GPU, few_kernels=True)
+    assert select(confined).config == cheapest(confined)
+    assert find(confined) is None
+
+
+@given(st.lists(st.tuples(SIZES, st.integers(0)), min_size=1, max_size=5), SIZES, SIZES)
+def test_what_is_precompiled_is_all_that_a_table_gives(
+    tuned_ms: list[tuple[int, int]], one: int, other: int
+) -> None:
+    rows = []
+    for m, pick in tuned_ms:
+        problem = replace(PROBLEM, m=m)
+        offered = list(candidates(problem))
+        rows.append(Entry(problem, Timed(offered[pick % len(offered)], 1.0)))
+    table = Table(rows)
+    first, last = sorted((one, other))
+    asked = replace(PROBLEM, m=first)
+    given_out = (table.find(replace(PROBLEM, m=m)) for m in range(first, last + 1))
+    needed = {timed.config for timed in given_out if timed is not None}
+    assert needed <= set(table.configs(asked, last))
+
+
+def test_kernels_of_tables_are_precompiled(folder: Path) -> None:
+    (folder / FILE).write_text(document(GPU, entries()))
+    assert legal(OTHER) in kernels_of([ProblemRange(replace(PROBLEM, m=1, gpu=GPU), 16)])
+    assert legal(OTHER) not in kernels_of([ProblemRange(replace(PROBLEM, m=1), 16)])
+
+
+def test_explain_names_the_entry(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / FILE).write_text(document(GPU, entries()))
+    command = ["explain", "16", "2112", "7168", "--gpu", GPU, "--json"]
+    assert main.main(command) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["measured"] == {"kernel": legal(OTHER).name, "us": 8.25}
+    assert facts["chosen"] == legal(OTHER).name
+    assert main.main(command[:-1]) == 0
+    assert "8.2 us: chosen by a table" in capsys.readouterr().out
+    assert main.main(["explain", "17", *command[2:]]) == 0
+    assert json.loads(capsys.readouterr().out)["measured"] is None

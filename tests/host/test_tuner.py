@@ -324,7 +324,7 @@ def test_the_benchmarks_sweep_is_a_run_of_the_tuner(
         (["--m", "16", "--n", "16", "--k", "100"], "k must be a multiple of 16, got 100"),
         (["--m", "16", "--n", "12", "--k", "128"], "n must be a multiple of 8, got 12"),
         (["--kind", "wgrad", "--m", "1", "--nk", "6x128"], "n must be a multiple of 4, got 6"),
-        (["--problems", "none.json"], "none.json cannot be read"),
+        (["--problems", "none.jsonl"], "none.jsonl cannot be read"),
         (["--write"], "must hold measurements"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +9,9 @@ import pytest
 
 from benchmarks.regret import read_times, report
 from benchmarks.sweep import choose_problems
-from deep_gemm.config.as_json import to_json
 from deep_gemm.config.gemm_config import Grouping
 from deep_gemm.config.problem import GemmProblem
+from deep_gemm.config.reach import ProblemRange
 from deep_gemm.config.select import cheapest
 from deep_gemm.config.sm90 import candidates
 from deep_gemm.errors import ArgumentError
@@ -22,8 +21,8 @@ from deep_gemm.tuning.problems import (
     every_problem,
     parse_sizes,
     parse_weights,
-    read_problems,
     title,
+    within,
 )
 
 
@@ -58,15 +57,13 @@ def test_every_size_meets_every_other() -> None:
     assert title(problems[0]) == "contiguous 4 x 128 x 576 x 7168"
 
 
-def test_problems_come_from_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "problems.json"
-    asked = [GemmProblem(16, 64, 128), GemmProblem(8, 64, 256, num_sms=78, pdl=True, gpu="x")]
-    path.write_text(json.dumps([to_json(problem) for problem in asked]))
-    assert read_problems(path) == asked
-    for text, message in (("{}", "must hold a list"), ("[3]", "an object"), ("x", "be read")):
-        path.write_text(text)
-        with pytest.raises(ArgumentError, match=message):
-            read_problems(path)
+def test_ranges_of_m_are_of_what_is_asked_for() -> None:
+    one, many = ProblemRange(GemmProblem(7, 64, 128), 7), ProblemRange(GemmProblem(1, 64, 256), 64)
+    found = within([one, many], [1, 16, 64, 128])
+    assert [(p.m, p.k) for p in found] == [(7, 128), (1, 256), (16, 256), (64, 256)]
+    assert within([one], []) == [GemmProblem(7, 64, 128)]
+    with pytest.raises(ArgumentError, match=r"--m: must have an M in 1\.\.64, for problem dense"):
+        within([many], [128])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,219 @@
+"""The library as PyTorch operators, `torch.ops.deep_gemm.*`: what a traced call becomes.
+
+`torch.compile` cannot look into a launch, so while it traces, the functions of this library record
+one of these instead; outside of it they do not come by here, because the dispatcher takes some
+microseconds. An operator runs the same function, later.
+
+Schemas are flat: an operand is two tensors. What is written is marked, so that a compiler knows the
+order of things, and outputs are always given: only casts with classic names return new tensors.
+Inductor may lay intermediate tensors out anew, which the tag forbids it for ours.
+docs/torch_compile.md has the whole story.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from deep_gemm import quantize
+from deep_gemm.casting import Scaling, Selection, cast_blocks, cast_per_token
+from deep_gemm.gemm import run_gemm
+from deep_gemm.grouped_gemm import run_m_grouped
+from deep_gemm.k_grouped_gemm import run_k_grouped
+from deep_gemm.kernels.arguments import GroupedLayout
+from deep_gemm.utils.math import ceil_div
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+Ints = Sequence[int] | None
+
+# A fragment, since a process may import the package anew, and nothing can be defined twice: the
+# operators of the first import then stay.
+LIBRARY: Any = torch.library.Library("deep_gemm", "FRAGMENT")  # type: ignore[no-untyped-call]
+
+# The exact strides first: a fixed order alone lets a compiler drop the padding of columns.
+TAGS = tuple(
+    getattr(torch.Tag, name)
+    for name in ("needs_exact_strides", "needs_fixed_stride_order")
+    if hasattr(torch.Tag, name)
+)[:1]
+
+OPERANDS = "Tensor a, Tensor sfa, Tensor b, Tensor sfb, Tensor(d!) d"
+RECIPES = "int[]? recipe, int[]? recipe_a, int[]? recipe_b"
+CAST = "Tensor(data!) data, Tensor(sf!) sf"
+
+Function = Callable[..., Any]
+
+
+def _operator(schema: str, fake: Function = lambda *_: None) -> Callable[[Function], Function]:
+    """Registers a function as the operator of a schema.
+
+    Args:
+        schema: of the operator, without the library's name.
+        fake: what it returns, as tensors without memory; nothing if it only writes.
+    """
+
+    def register(function: Function) -> Function:
+        name, _, _ = schema.partition("(")
+        if hasattr(torch.ops.deep_gemm, name):
+            return function
+        LIBRARY.define(schema, tags=TAGS)
+        # For every device: the functions themselves refuse those that they can't use.
+        LIBRARY.impl(name, function, "CompositeExplicitAutograd")
+        # Not register_fake, which reads source files to say where it was called: 0.3 ms each.
+        LIBRARY.impl(name, fake, "Meta")
+        return function
+
+    return register
+
+
+def _tuple(sizes: Ints) -> tuple[Any, ...] | None:
+    return None if sizes is None else tuple(sizes)
+
+
+@_operator(
+    f"fp8_gemm_nt({OPERANDS}, Tensor? c, bool accumulates, {RECIPES}, int[] head_splits) -> ()"
+)
+def _fp8_gemm_nt(
+    a: torch.Tensor,
+    sfa: torch.Tensor,
+    b: torch.Tensor,
+    sfb: torch.Tensor,
+    d: torch.Tensor,
+    c: torch.Tensor | None,
+    accumulates: bool,
+    recipe: Ints,
+    recipe_a: Ints,
+    recipe_b: Ints,
+    head_splits: Sequence[int],
+) -> None:
+    left, mid, right = head_splits
+    recipes = _tuple(recipe), _tuple(recipe_a), _tuple(recipe_b)
+    run_gemm((a, sfa), (b, sfb), d, d if accumulates else c, recipes, (left, mid, right))
+
+
+@_operator(
+    f"m_grouped_fp8_gemm_nt({OPERANDS}, Tensor layout, int layout_kind, bool clears_padding, "
+    f"SymInt? expected_m, {RECIPES}) -> ()"
+)
+def _m_grouped_fp8_gemm_nt(
+    a: torch.Tensor,
+    sfa: torch.Tensor,
+    b: torch.Tensor,
+    sfb: torch.Tensor,
+    d: torch.Tensor,
+    layout: torch.Tensor,
+    layout_kind: int,
+    clears_padding: bool,
+    expected_m: int | None,
+    recipe: Ints,
+    recipe_a: Ints,
+    recipe_b: Ints,
+) -> None:
+    recipes = _tuple(recipe), _tuple(recipe_a), _tuple(recipe_b)
+    options = GroupedLayout(layout_kind), clears_padding, expected_m, recipes
+    run_m_grouped((a, sfa), (b, sfb), d, layout, options)
+
+
+@_operator(
+    f"k_grouped_fp8_gemm_nt({OPERANDS}, Tensor ks, SymInt[]? ks_cpu, Tensor? c, bool accumulates, "
+    "int[] recipe) -> ()"
+)
+def _k_grouped_fp8_gemm_nt(
+    a: torch.Tensor,
+    sfa: torch.Tensor,
+    b: torch.Tensor,
+    sfb: torch.Tensor,
+    d: torch.Tensor,
+    ks: torch.Tensor,
+    ks_cpu: Ints,
+    c: torch.Tensor | None,
+    accumulates: bool,
+    recipe: Sequence[int],
+) -> None:
+    recipes = _tuple(recipe), None, None
+    run_k_grouped((a, sfa), (b, sfb), d, ks, ks_cpu, d if accumulates else c, recipes)
+
+
+@_operator(
+    f"quantize_per_token(Tensor x, Tensor? up, {CAST}, bool use_ue8m0, bool use_packed_ue8m0, "
+    "int gran_k, bool mn_major, Tensor? masked_m, Tensor? grouped_layout, bool use_psum_layout, "
+    "float? clamp) -> ()"
+)
+def _quantize_per_token(
+    x: torch.Tensor,
+    up: torch.Tensor | None,
+    data: torch.Tensor,
+    sf: torch.Tensor,
+    use_ue8m0: bool,
+    use_packed_ue8m0: bool,
+    gran_k: int,
+    mn_major: bool,
+    masked_m: torch.Tensor | None,
+    grouped_layout: torch.Tensor | None,
+    use_psum_layout: bool,
+    clamp: float | None,
+) -> None:
+    scaling = Scaling(use_ue8m0, use_packed_ue8m0, gran_k, mn_major)
+    selection = Selection(masked_m, grouped_layout, use_psum_layout)
+    cast_per_token(x, scaling, selection, up, clamp, (data, sf))
+
+
+@_operator(
+    f"quantize_blocks(Tensor x, {CAST}, bool use_ue8m0, bool per_channel, bool mn_major) -> ()"
+)
+def _quantize_blocks(
+    x: torch.Tensor,
+    data: torch.Tensor,
+    sf: torch.Tensor,
+    use_ue8m0: bool,
+    per_channel: bool,
+    mn_major: bool,
+) -> None:
+    cast_blocks(x, use_ue8m0, per_channel, mn_major, (data, sf))
+
+
+def _fake_cast(x: torch.Tensor, rows: int, columns: int, dtype: torch.dtype) -> Pair:
+    data = x.new_empty(x.shape, dtype=torch.float8_e4m3fn)
+    return data, x.new_empty((rows, columns), dtype=dtype)
+
+
+def _fake_per_token(x: torch.Tensor, use_ue8m0: bool, gran_k: int, packed: bool) -> Pair:
+    m, n = x.shape
+    words = ceil_div(n, gran_k * 4 if packed else gran_k)
+    return _fake_cast(x, m, words, torch.int32 if packed else torch.float32)
+
+
+def _fake_per_channel(x: torch.Tensor, use_ue8m0: bool, gran_k: int) -> Pair:
+    m, n = x.shape
+    return _fake_cast(x, m // gran_k, n, torch.float32)
+
+
+def _fake_per_block(x: torch.Tensor, use_ue8m0: bool, gran_k: int) -> Pair:
+    m, n = x.shape
+    return _fake_cast(x, ceil_div(m, gran_k), ceil_div(n, gran_k), torch.float32)
+
+
+def _fake_per_custom_dims(x: torch.Tensor, dims: Sequence[int], use_ue8m0: bool) -> Pair:
+    kept = sorted({dim % x.dim() for dim in dims})
+    sizes = [x.shape[dim] for dim in kept if x.shape[dim] != 1]
+    data = x.new_empty(x.shape, dtype=torch.float8_e4m3fn)
+    return data, x.new_empty(sizes, dtype=torch.float32)
+
+
+PAIR = "-> (Tensor, Tensor)"
+_operator(
+    f"per_token_cast_to_fp8(Tensor x, bool use_ue8m0, int gran_k, bool use_packed_ue8m0) {PAIR}",
+    _fake_per_token,
+)(quantize.per_token_cast_to_fp8)
+_operator(
+    f"per_channel_cast_to_fp8(Tensor x, bool use_ue8m0, int gran_k) {PAIR}", _fake_per_channel
+)(quantize.per_channel_cast_to_fp8)
+_operator(f"per_block_cast_to_fp8(Tensor x, bool use_ue8m0, int gran_k) {PAIR}", _fake_per_block)(
+    quantize.per_block_cast_to_fp8
+)
+_operator(
+    f"per_custom_dims_cast_to_fp8(Tensor x, int[] dims, bool use_ue8m0) {PAIR}",
+    _fake_per_custom_dims,
+)(quantize.per_custom_dims_cast_to_fp8)

@@ -1,0 +1,125 @@
+"""What calls do on SM100: their checks, the choice of a kernel, and their plans."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from math import gcd
+
+import torch
+
+from deep_gemm import knobs
+from deep_gemm.calls import Transform, Transforms, as_it_is, check_addresses, needed
+from deep_gemm.checks import check_tma_rows, refuse
+from deep_gemm.config.problem import GemmProblem
+from deep_gemm.config.sm100 import Sm100Selection, select
+from deep_gemm.kernels.fp8_gemm import GemmTensors
+from deep_gemm.kernels.sm100_fp8_gemm import plan_sm100_dense
+from deep_gemm.record import record
+from deep_gemm.runtime.launch import Plan
+from deep_gemm.scaling import Recipes
+from deep_gemm.settings import Settings, usable_sms
+from deep_gemm.sm100_operands import (
+    Granularity,
+    check_operand_rows,
+    check_sm100_scale_factors,
+    is_mn_major,
+    resolve_granularity,
+    sf_transform,
+)
+
+Tensors = tuple[torch.Tensor, ...]
+"""x, y, d, sfa and sfb of a launch, and what else it takes."""
+
+
+def check_dense(
+    tensors: Tensors,
+    arch: str,
+    recipes: Recipes,
+    settings: Settings,
+    head_splits: tuple[int, int, int],
+) -> GemmProblem:
+    """Checks what is different from SM90 in a call whose sizes and dtypes fit together.
+
+    Raises:
+        ArgumentError: an argument breaks a rule.
+    """
+    x, y, d, _, sfb = tensors
+    gran = gran_a, gran_b = resolve_granularity(recipes, sfb)
+    (m, k), n = x.shape, y.shape[0]
+    if m and n and k:
+        _check_operands(tensors, gran, (None, None))
+    return GemmProblem(
+        *(m, n, k, arch, usable_sms(x.device, settings)),
+        gran_n=1,
+        d_bytes=d.element_size(),
+        block_multiple=settings.block_multiple,
+        head_columns=gcd(head_splits[0], head_splits[2]),
+        pdl=settings.pdl,
+        mn_major=(is_mn_major(x), is_mn_major(y)),
+        gran_k=(gran_a.k, gran_b.k),
+    )
+
+
+def check_m_grouped(
+    tensors: Tensors, problem: GemmProblem, recipes: Recipes, is_masked: bool
+) -> GemmProblem:
+    """The same for an m-grouped call; gives the problem with its majors and granularity."""
+    x, y, _, _, sfb, _ = tensors
+    gran = gran_a, gran_b = resolve_granularity(recipes, sfb)
+    if x.shape[-2] > 0:
+        groups = problem.num_groups
+        _check_operands(tensors, gran, (groups if is_masked else None, groups))
+    majors = is_mn_major(x), is_mn_major(y)
+    return replace(problem, gran_n=1, mn_major=majors, gran_k=(gran_a.k, gran_b.k))
+
+
+def _check_operands(
+    tensors: Tensors, gran: tuple[Granularity, Granularity], groups: tuple[int | None, int | None]
+) -> None:
+    x, y, d, sfa, sfb = tensors[:5]
+    for name, operand, sf, each, count in zip("ab", (x, y), (sfa, sfb), gran, groups, strict=True):
+        rows, k = operand.shape[-2:]
+        check_sm100_scale_factors(f"{name}[1]", sf, rows, k, each, x.device, count)
+        check_operand_rows(f"{name}[0]", operand)
+    check_tma_rows("d", d)
+
+
+def transforms_of(tensors: Tensors, problem: GemmProblem) -> tuple[Transform, ...]:
+    """What x, y, d, sfa and sfb go through."""
+    x, _, _, sfa, sfb = tensors[:5]
+    packing = sf_transform(sfa, x.shape[-2]), sf_transform(sfb, problem.n)
+    return as_it_is, as_it_is, as_it_is, *packing
+
+
+def plan_dense(
+    tensors: Tensors, problem: GemmProblem, accumulates: bool, head_splits: tuple[int, int, int]
+) -> tuple[Plan, Transforms | None]:
+    """The plan of a dense call, and what its tensors go through first.
+
+    Raises:
+        ArgumentError: an address is not aligned, or no kernel has blocks as the settings want them.
+    """
+    every = transforms_of(tensors, problem)
+    transforms = needed(*every)
+    check_addresses(tensors, transforms)
+    x, y, d, sfa, sfb = (f(tensor) for f, tensor in zip(every, tensors, strict=True))
+    matrices = GemmTensors.of_matrices(x, sfa, y, sfb, d)
+    plan = plan_sm100_dense(problem, chosen(problem), matrices, accumulates, head_splits)
+    return plan, transforms
+
+
+def chosen(problem: GemmProblem) -> Sm100Selection:
+    """The selection for a problem; printed if a knob asks for it.
+
+    Raises:
+        ArgumentError: no kernel has blocks as the settings want them.
+    """
+    selection = select(problem)
+    if selection is None:
+        rule = "leaves no kernel for this problem"
+        refuse("block_size_multiple_of", rule, problem.block_multiple)
+    record(problem)
+    if knobs.print_configs.get():
+        print(f"{problem}: {selection}", file=sys.stderr)
+    return selection

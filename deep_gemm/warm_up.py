@@ -1,0 +1,188 @@
+"""All kernels that a model or a recorded run needs, compiled beforehand, without a GPU."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from deep_gemm import knobs
+from deep_gemm.checks import refuse
+from deep_gemm.config.gemm_config import Grouping
+from deep_gemm.config.models import dense_shapes, expert_shapes, model_of
+from deep_gemm.config.problem import GemmProblem
+from deep_gemm.config.problem_file import read_problems
+from deep_gemm.config.reach import Config, ProblemRange, kernels_of
+from deep_gemm.config.sm100_config import Sm100GemmConfig
+from deep_gemm.jit.build import build, cache_key, num_compiled
+from deep_gemm.jit.codegen import generate, generate_k_group_maps
+from deep_gemm.jit.compiler import CompiledKernel, select_compiler
+from deep_gemm.jit.source import KernelSource
+from deep_gemm.kernels.sm100_fp8_gemm import generate_sm100
+
+__all__ = ["Precompiled", "ProblemRange", "precompile", "problems_of_model", "read_problems"]
+
+ARCH = "90a"
+NUM_SMS = 132
+"""Of an H100 or an H200."""
+
+TP = (1, 2, 4, 8)
+EP = (1, 2, 4, 8, 16, 32, 64)
+MAX_M = 8192
+ALIGNMENT = 128
+
+MASKED_ALIGNMENT = 1
+"""In the masked layout every group has rows of its own, and none is padded."""
+
+Progress = Callable[[int, int], None]
+"""Called with the number of kernels that are there, and with the number of all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Precompiled:
+    """What `precompile` did.
+
+    Attributes:
+        num_kernels: kernels that are ready now.
+        num_compiled: those of them that had to be compiled; the others were in the cache.
+        seconds: what it took.
+    """
+
+    num_kernels: int
+    num_compiled: int
+    seconds: float
+
+
+def problems_of_model(
+    model: str,
+    *,
+    tp: Sequence[int] = TP,
+    ep: Sequence[int] = EP,
+    max_m: int = MAX_M,
+    num_sms: int = NUM_SMS,
+    alignment: int = ALIGNMENT,
+    arch: str = ARCH,
+    few_kernels: bool | None = None,
+) -> list[ProblemRange]:
+    """The FP8 products that serving a model needs: single ones for every M up to `max_m`, and those
+    of its experts, contiguous and masked, for every number of rows up to that per expert.
+
+    Args:
+        model: a name such as "deepseek-v3"; others name all that there are.
+        tp: numbers of devices that share every weight.
+        ep: numbers of devices that share the experts, each of which is whole.
+        max_m: tokens of a batch.
+        num_sms: multiprocessors that kernels may use: the device's, unless limited by settings.
+        alignment: rows to a multiple of which groups of the contiguous layout begin.
+        arch: architecture that is compiled for.
+        few_kernels: whether calls are confined to few kernels; by default as DG_FEW_KERNELS says.
+
+    Raises:
+        ArgumentError: no such model, or a number is not positive.
+    """
+    numbers = (("tp", tp), ("ep", ep), ("max_m", [max_m]), ("num_sms", [num_sms]))
+    for name, values in (*numbers, ("alignment", [alignment])):
+        for value in values:
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                refuse(name, "must be a positive int", repr(value))
+    sizes = model_of(model)
+    few = knobs.few_kernels.get() if few_kernels is None else few_kernels
+    products = [
+        GemmProblem(1, n, k, arch, num_sms, few_kernels=few) for n, k in dense_shapes(sizes, tp)
+    ]
+    for groups, n, k in expert_shapes(sizes, tp, ep):
+        for rows in (alignment, MASKED_ALIGNMENT):
+            products.append(
+                GemmProblem(
+                    *(1, n, k, arch, num_sms, Grouping.M_GROUPED, groups, rows), few_kernels=few
+                )
+            )
+    return [ProblemRange(product, max_m) for product in products]
+
+
+def precompile(
+    problems: Iterable[ProblemRange],
+    *,
+    jobs: int | None = None,
+    bundle: Path | None = None,
+    progress: Progress | None = None,
+) -> Precompiled:
+    """Compiles every kernel that the problems need into the kernel cache, several at a time, and
+    keeps them in this process's memory. No GPU is needed; none is touched.
+
+    Args:
+        problems: of `problems_of_model`, or of `read_problems`.
+        jobs: kernels that are compiled at a time; by default as many as this process has cores.
+        bundle: a file that all of the kernels are written to as well, for `cache unpack`.
+        progress: called in this thread as kernels become ready.
+
+    Raises:
+        ArgumentError: `jobs` is not positive.
+        CompilationError: a kernel could not be compiled.
+        MissingDependencyError: there is no compiler.
+        OSError: the bundle cannot be written.
+
+    Example:
+        >>> deep_gemm.precompile(deep_gemm.problems_of_model("deepseek-v3", tp=[8]))
+    """
+    jobs = len(os.sched_getaffinity(0)) if jobs is None else jobs
+    if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
+        refuse("jobs", "must be a positive int", repr(jobs))
+    start, compiled_before = time.perf_counter(), num_compiled()
+    sources = list(sources_of(problems))
+    kernels = _build_all(sources, jobs, progress)
+    if bundle is not None:
+        _write_bundle(sources, kernels, bundle)
+    seconds = time.perf_counter() - start
+    return Precompiled(len(kernels), num_compiled() - compiled_before, seconds)
+
+
+def sources_of(problems: Iterable[ProblemRange]) -> Iterator[KernelSource]:
+    """The source of every kernel that the problems need, those that take longest first."""
+    by_arch = sorted(problems, key=lambda range_: range_.problem.arch)
+    for arch, ranges in groupby(by_arch, key=lambda range_: range_.problem.arch):
+        configs = kernels_of(ranges)
+        for config in sorted(configs, key=_effort, reverse=True):
+            if isinstance(config, Sm100GemmConfig):
+                yield generate_sm100(config, arch)
+            else:
+                yield generate(config, arch)
+        if any(config.grouping is Grouping.K_GROUPED for config in configs):
+            yield generate_k_group_maps(arch)
+
+
+def _effort(config: Config) -> int:
+    """Grows with the time that a kernel takes to compile: on SM90 with what a thread holds."""
+    return config.block_n if isinstance(config, Sm100GemmConfig) else config.held_registers
+
+
+def _build_all(
+    sources: list[KernelSource], jobs: int, progress: Progress | None
+) -> list[CompiledKernel]:
+    # Threads: NVRTC compiles outside the interpreter's lock, and a process would import torch.
+    with ThreadPoolExecutor(jobs, thread_name_prefix="precompile") as pool:
+        futures = [pool.submit(build, source) for source in sources]
+        try:
+            for done, future in enumerate(as_completed(futures), 1):
+                future.result()
+                if progress is not None:
+                    progress(done, len(sources))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [future.result() for future in futures]
+
+
+def _write_bundle(sources: list[KernelSource], kernels: list[CompiledKernel], bundle: Path) -> None:
+    from deep_gemm.jit.bundle import BundleEntry, write_bundle
+
+    compiler = select_compiler()
+    entries = (
+        BundleEntry(kernel, cache_key(source, compiler), source.text)
+        for source, kernel in zip(sources, kernels, strict=True)
+    )
+    write_bundle(entries, bundle)
