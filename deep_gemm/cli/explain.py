@@ -214,7 +214,7 @@ def _problem_rows(facts: Facts) -> list[tuple[str, str]]:
         ("chosen", facts["chosen"]),
         (
             "measured",
-            f"{entry['us']:.1f} us: chosen by a table" if entry else "not: no table has it",
+            f"{entry['us']:.1f} us: chosen by a table" if entry else "no table has it",
         ),
         ("compiled", said),
     ]

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deep_gemm.calls import chosen
-from deep_gemm.cli import main
+from deep_gemm.cli import demo, main
 from deep_gemm.config import tuned
 from deep_gemm.config.as_json import config_from_json, problem_from_json, to_json
 from deep_gemm.config.gemm_config import GemmConfig, Grouping
@@ -365,6 +365,14 @@ def test_kernels_of_tables_are_precompiled(folder: Path) -> None:
     (folder / FILE).write_text(document(GPU, entries()))
     assert legal(OTHER) in kernels_of([ProblemRange(replace(PROBLEM, m=1, gpu=GPU), 16)])
     assert legal(OTHER) not in kernels_of([ProblemRange(replace(PROBLEM, m=1), 16)])
+
+
+def test_the_demo_names_the_entry(folder: Path) -> None:
+    (folder / FILE).write_text(document(GPU, entries()))
+    rows = dict(demo._cost_rows(replace(PROBLEM, gpu=GPU)))
+    assert rows["measured"] == "8.2 us; it was chosen from a table of this GPU"
+    assert rows["cost model"].startswith(f"would take {cheapest(PROBLEM).name}: ")
+    assert "measured" not in dict(demo._cost_rows(PROBLEM))
 
 
 def test_explain_names_the_entry(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
