@@ -63,8 +63,8 @@ def has_kernels(device: torch.device) -> bool:
 
 @functools.cache
 def gpu_name_of(device: torch.device) -> str:
-    """What a problem calls the device: its name, or "" for the emulator."""
-    return "" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    """What a problem calls the device: its name, or "" where it is no GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
 def is_capturing() -> bool:
