@@ -24,8 +24,11 @@ from benchmarks import (
     table,
     transpose,
 )
-from benchmarks.children import ROOT, ChildDied, Message, log
 from benchmarks.problems import choose, choose_grouped
+from benchmarks.results import ROOT
+from deep_gemm.cli.output import ProgressBar
+from deep_gemm.tuning.children import ChildDied, Message, log
+from deep_gemm.tuning.tuner import Options, Tuner
 
 RESULTS = ROOT / "benchmarks" / "results"
 PEER = ROOT / "third-party" / "peer"
@@ -87,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = verbs.add_parser("compile", help="compile times; needs no GPU")
     _add_rows(verb)
-    verb.add_argument("--processes", type=int, default=compiling.half_the_cores())
+    verb.add_argument("--jobs", type=int, default=compiling.half_the_cores())
 
     verb = verbs.add_parser("regret", help="the cost model's choices against a sweep; no GPU")
     verb.add_argument("sweep", type=Path)
@@ -186,18 +189,19 @@ def _show(path: Path, arguments: argparse.Namespace) -> int:
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
-    path, num_failed = sweep.run(
-        sweep.Options(
-            out=arguments.out,
-            problems=choose(arguments.rows),
-            top=arguments.top,
-            repeats=arguments.repeats,
-            budget=arguments.budget,
-            commit=arguments.commit or results.describe_commit(),
-        )
+    options = Options(
+        problems=sweep.choose_problems(arguments.rows),
+        out=arguments.out,
+        top=arguments.top,
+        repeats=arguments.repeats,
+        budget=arguments.budget,
+        jobs=compiling.all_cores(),
+        version=arguments.commit or results.describe_commit(),
     )
-    log(f"wrote {path}, {num_failed} failures")
-    return 1 if num_failed else 0
+    with ProgressBar() as bar:
+        summary = Tuner(options, bar).run()
+    log(summary.text)
+    return 1 if summary.num_failed else 0
 
 
 def _regret(arguments: argparse.Namespace) -> int:
@@ -212,7 +216,7 @@ def _compile(arguments: argparse.Namespace) -> int:
     configs = compiling.chosen_configs(choose(arguments.rows), NUM_SMS)
     with tempfile.TemporaryDirectory(prefix="deep_gemm_", ignore_cleanup_errors=True) as folder:
         env = {"DG_JIT_CACHE_DIR": folder}
-        rows = compiling.compile_kernels(configs, arguments.processes, env)
+        rows = compiling.compile_kernels(configs, arguments.jobs, env)
     for row in sorted(rows, key=lambda row: row["config"]):
         print(" ".join(f"{name}={value}" for name, value in row.items()))
     print(compiling.summarise(rows))

@@ -12,12 +12,13 @@ from typing import Protocol
 import torch
 
 from benchmarks import results
-from benchmarks.children import Message, log
 from benchmarks.monitor import Monitor, smi, summarise
 from benchmarks.problems import HBM_BYTES_PER_US
 from benchmarks.worker import describe_gpu
+from deep_gemm.config.tuned_file import slug
 from deep_gemm.jit.compiler import select_compiler
 from deep_gemm.testing.bench import host_time, profile_kernels
+from deep_gemm.tuning.children import Message, log
 
 DATA_SHEET_BYTES_PER_US = 3.35e6
 """HBM of an H100 SXM, which no copy reaches."""
@@ -125,7 +126,7 @@ def run(table: str, problems: Sequence[Problem], options: Options) -> Path:
         "method": f"{METHOD}; {options.repeats} calls a pass",
         "rows": rows,
     }
-    stem = f"{table}-{results.slug(gpu['gpu'])}-{results.utc_date()}"
+    stem = f"{table}-{slug(gpu['gpu'])}-{results.utc_date()}"
     path = results.new_file(options.out, stem, ".json")
     results.write(path, document)
     return path

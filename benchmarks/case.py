@@ -9,15 +9,10 @@ import torch
 
 from benchmarks.grouped_operands import Part
 from deep_gemm.testing.numeric import max_scaled_error
+from deep_gemm.tuning.operands import MAX_ERROR, OLD_SCALE
 
-# The largest of many elements are 6 times the scale, and rounding those to BF16 costs up to 0.024.
-# One lost instruction, 32 of K = 16384, would cost 0.2.
-PROMOTED_LIMIT = 0.05
 # Sums over all of K in the tensor cores' short accumulators. A wrong element is off by several.
 FAST_LIMIT = 1.0
-
-# About what a product is large: a D that is read wrongly is as wrong as one that is not added.
-_OLD_SCALE = 64.0
 
 
 Launch = Callable[[], object]
@@ -39,7 +34,7 @@ class Case:
     d: torch.Tensor
     products: Callable[[], Iterator[Part]]
     accumulates: bool = False
-    limit: float = PROMOTED_LIMIT
+    limit: float = MAX_ERROR
 
     def check(self) -> float:
         """Runs the call on an output full of NaN, or of noise to add to, and returns its error.
@@ -47,7 +42,7 @@ class Case:
         Raises:
             AssertionError: the error is over the limit.
         """
-        old = torch.randn_like(self.d).mul_(_OLD_SCALE) if self.accumulates else None
+        old = torch.randn_like(self.d).mul_(OLD_SCALE) if self.accumulates else None
         self.d.copy_(old) if old is not None else self.d.fill_(torch.nan)
         self.launch()
         error = 0.0

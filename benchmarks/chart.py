@@ -6,8 +6,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.children import Message
 from benchmarks.table import goal_us, rows_of, speed_up
+from deep_gemm.tuning.children import Message
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,54 +2,56 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import statistics
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 
-from benchmarks.children import Child, ChildDied, Message, describe, log, serve
-from benchmarks.configs import from_json, to_json
 from benchmarks.problems import Problem
+from deep_gemm.config.as_json import config_from_json, to_json
 from deep_gemm.config.gemm_config import GemmConfig
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import select
-from deep_gemm.jit.build import build
-from deep_gemm.jit.codegen import generate
+from deep_gemm.jit.compiler import CompiledKernel
+from deep_gemm.tuning import compiling as tuning
+from deep_gemm.tuning.children import Child, ChildDied, Message, log, serve
 
 ARCH = "90a"
 _KERNEL_SECONDS = 90
 
 
-def chosen_configs(problems: Iterable[Problem], num_sms: int) -> list[GemmConfig]:
+def chosen_config(problem: Problem, num_sms: int, gpu: str = "") -> GemmConfig:
+    """What selection takes for a problem on a GPU of this name; "" for any that has no table."""
+    m, n, k = problem.m, problem.n, problem.k
+    return select(GemmProblem(m, n, k, ARCH, num_sms, gpu=gpu)).config
+
+
+def chosen_configs(problems: Iterable[Problem], num_sms: int, gpu: str = "") -> list[GemmConfig]:
     """The distinct configurations that selection takes for some problems."""
-    chosen = (select(GemmProblem(p.m, p.n, p.k, ARCH, num_sms)).config for p in problems)
-    return list(dict.fromkeys(chosen))
+    return list(dict.fromkeys(chosen_config(problem, num_sms, gpu) for problem in problems))
 
 
 def all_cores() -> int:
-    """Processes for the shortest wait."""
+    """Kernels at a time for the shortest wait."""
     return os.cpu_count() or 1
 
 
 def half_the_cores() -> int:
-    """Processes that hardly slow each other down, so that each one's time means something."""
+    """As many as hardly slow each other down, so that each one's time means something."""
     return max(1, all_cores() // 2)
 
 
 def compile_kernels(
-    configs: Sequence[GemmConfig], processes: int, env: Mapping[str, str] | None = None
+    configs: Sequence[GemmConfig], jobs: int, env: Mapping[str, str] | None = None
 ) -> list[Message]:
     """Builds kernels into the disk cache.
 
     Returns:
         For each kernel built: `config`, `compile_s` (the compiler alone), `build_s` (all that the
         first caller waits for), `registers`, `spill_bytes` and `cached`; for others `config` and
-        `error`. Fewer than asked for if the compiling process had to be killed.
+        `error`. Fewer than asked for if the process that compiles had to be killed.
     """
     child = Child("benchmarks.compiling", env=env)
-    request = {"configs": [to_json(config) for config in configs], "processes": processes}
+    request = {"configs": [to_json(config) for config in configs], "jobs": jobs}
     replies: list[Message] = []
     try:
         for reply in child.stream("compile", _KERNEL_SECONDS, **request):
@@ -76,22 +78,18 @@ def summarise(rows: Sequence[Message]) -> str:
     return text
 
 
-def _compile(configs: list[Message], processes: int) -> Iterator[Message]:
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        futures = {pool.submit(_build, config): config.name for config in map(from_json, configs)}
-        for future in as_completed(futures):
-            error = future.exception()
-            figures = future.result() if error is None else {"error": describe(error)}
-            yield {"config": futures[future], **figures}
+def _compile(configs: list[Message], jobs: int) -> Iterator[Message]:
+    for built in tuning.compile_kernels(map(config_from_json, configs), ARCH, jobs):
+        reply = {"config": built.config.name, "build_s": built.seconds}
+        if built.kernel is None:
+            yield {**reply, "error": built.error}
+        else:
+            yield {**reply, **_figures(built.kernel)}
 
 
-def _build(config: GemmConfig) -> Message:
-    start = time.perf_counter()
-    kernel = build(generate(config, ARCH))
+def _figures(kernel: CompiledKernel) -> Message:
     return {
         "compile_s": kernel.seconds,
-        "build_s": time.perf_counter() - start,
         "registers": kernel.registers,
         "spill_bytes": kernel.spill_bytes,
         "cached": kernel.from_cache,

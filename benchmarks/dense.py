@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import compiling, run
-from benchmarks.children import Message, log
 from benchmarks.problems import HOST, SUSTAINED, AnyProblem, Problem
 from benchmarks.session import Session
-from deep_gemm.config.problem import GemmProblem
-from deep_gemm.config.select import select
+from deep_gemm.tuning.children import Message, log
 
 PEERS = ("ours", "reference", "cublaslt")
 
@@ -47,16 +45,16 @@ class DenseRun(run.Run):
         return HOST if self._host_calls else ()
 
     def compile_ours(self, ours: Session) -> None:
-        configs = compiling.chosen_configs(self._problems, ours.hello["num_sms"])
+        gpu = ours.hello
+        configs = compiling.chosen_configs(self._problems, gpu["num_sms"], gpu["gpu"])
         log(f"compiling {len(configs)} kernels")
         rows = compiling.compile_kernels(configs, compiling.half_the_cores(), ours.env)
         self._report.others += [{"table": "compile", **row} for row in rows]
         log(compiling.summarise(rows))
 
-    def describe(self, problem: AnyProblem, num_sms: int) -> Message:
+    def describe(self, problem: AnyProblem, gpu: Message) -> Message:
         assert isinstance(problem, Problem)
-        selection = select(GemmProblem(problem.m, problem.n, problem.k, num_sms=num_sms))
-        return {"config": selection.config.name}
+        return {"config": compiling.chosen_config(problem, gpu["num_sms"], gpu["gpu"]).name}
 
     def after_pass(self) -> None:
         for session in self._sessions:

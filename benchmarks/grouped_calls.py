@@ -10,8 +10,8 @@ import torch
 
 from benchmarks.case import Case, Launch
 from benchmarks.grouped_operands import GroupedOperands
-from benchmarks.operands import mn_major
 from benchmarks.problems import BLOCK, GroupedProblem
+from deep_gemm.testing.random_operands import mn_major
 from deep_gemm.utils.math import ceil_div
 
 WGRAD_RECIPE = (1, 1, BLOCK)

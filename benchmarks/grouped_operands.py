@@ -8,8 +8,9 @@ from itertools import accumulate
 
 import torch
 
-from benchmarks.operands import Scaled, Source
+from benchmarks.operands import Source
 from benchmarks.problems import BLOCK, MASKED_M_MAX, GroupedProblem
+from deep_gemm.testing.random_operands import Scaled, side_by_side, stacked
 from deep_gemm.testing.reference import PER_BLOCK, PER_TOKEN, dequantize
 from deep_gemm.utils.math import align
 
@@ -92,7 +93,7 @@ def _grouped_rows(problem: GroupedProblem, source: Source) -> tuple[torch.Tensor
     rows = groups * MASKED_M_MAX if problem.table == "masked" else problem.m
     shape = (groups, MASKED_M_MAX) if problem.table == "masked" else (rows,)
     a, sfa = source.by_token(rows, k)
-    b, sfb = _stack([source.by_block(n, k) for _ in range(groups)])
+    b, sfb = stacked([source.by_block(n, k) for _ in range(groups)])
     d = torch.empty(*shape, n, dtype=torch.bfloat16, device=source.device)
     return a.view(*shape, k), sfa.view(*shape, -1), b, sfb, d
 
@@ -108,8 +109,7 @@ def _grouped_k(problem: GroupedProblem, source: Source) -> tuple[torch.Tensor, .
     operands: list[torch.Tensor] = []
     for rows in (problem.m, problem.n):
         parts = [source.by_token(rows, k) for k in problem.sizes]
-        data = torch.cat([data.view(torch.uint8).flatten() for data, _ in parts])
-        operands += [data.view(torch.float8_e4m3fn), torch.cat([sf for _, sf in parts], dim=1)]
+        operands += side_by_side(parts)
     d = torch.empty(problem.groups, problem.m, problem.n, device=source.device)
     return *operands, d
 
@@ -119,11 +119,6 @@ def _k_group(flat: torch.Tensor, sf: torch.Tensor, start: int, k: int) -> Scaled
     rows = len(sf)
     data = flat[start * rows : (start + k) * rows].view(rows, k)
     return data, sf[:, start // BLOCK : (start + k) // BLOCK]
-
-
-def _stack(parts: list[Scaled]) -> Scaled:
-    data = torch.stack([data.view(torch.uint8) for data, _ in parts])
-    return data.view(torch.float8_e4m3fn), torch.stack([sf for _, sf in parts])
 
 
 def _product(a: Scaled, b: Scaled, granularity_b: tuple[int, int]) -> torch.Tensor:

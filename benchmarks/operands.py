@@ -8,19 +8,14 @@ from typing import Protocol
 import torch
 
 from benchmarks.problems import BLOCK, AnyProblem, Problem
-from deep_gemm.testing.quantize_reference import cast_blocks_reference
-from deep_gemm.utils.math import align, ceil_div
-
-Scaled = tuple[torch.Tensor, torch.Tensor]
-
-# FP32 numbers that are cast at a time: 256 MiB, of which the cast makes several copies.
-_CAST_NUMEL = 1 << 26
+from deep_gemm.testing.random_operands import RandomOperands, Scaled
+from deep_gemm.utils.math import ceil_div
 
 
 class Source(Protocol):
     """Where FP8 data and their scale factors come from."""
 
-    device: str
+    device: torch.device | str
 
     def by_token(self, rows: int, k: int) -> Scaled:
         """[rows, k] with 1x128 scale factors."""
@@ -29,31 +24,11 @@ class Source(Protocol):
         """[rows, k] with 128x128 scale factors."""
 
 
-class Normal:
+class Normal(RandomOperands):
     """Normally distributed operands, the same for the same problem and set."""
 
     def __init__(self, problem: AnyProblem, set_idx: int, device: str) -> None:
-        self.device = device
-        self._generator = torch.Generator(device).manual_seed(problem.seed * 16 + set_idx)
-
-    def by_token(self, rows: int, k: int) -> Scaled:
-        return self._cast(1, rows, k)
-
-    def by_block(self, rows: int, k: int) -> Scaled:
-        return self._cast(BLOCK, rows, k)
-
-    # By the plain definition: our kernels are not there in a process of the reference's.
-    def _cast(self, gran: int, rows: int, k: int) -> Scaled:
-        step = align(ceil_div(_CAST_NUMEL, k), BLOCK)
-        parts = [
-            cast_blocks_reference(self._normal(min(step, rows - first), k), gran, BLOCK, False)
-            for first in range(0, rows, step)
-        ]
-        data = torch.cat([data.view(torch.uint8) for data, _ in parts])
-        return data.view(torch.float8_e4m3fn), torch.cat([sf for _, sf in parts])
-
-    def _normal(self, rows: int, k: int) -> torch.Tensor:
-        return torch.randn(rows, k, generator=self._generator, device=self.device)
+        super().__init__(problem.seed * 16 + set_idx, device)
 
 
 class Zeros:
@@ -98,10 +73,3 @@ class Operands:
         b, sfb = source.by_block(problem.n, problem.k)
         d = torch.empty(problem.m, problem.n, dtype=torch.bfloat16, device=source.device)
         return cls(a, sfa, b, sfb, d)
-
-
-def mn_major(sf: torch.Tensor) -> torch.Tensor:
-    """A copy of scale factors [..., mn, num_k_blocks], MN-major, aligned to 16 bytes for TMA."""
-    *batch, rows, columns = sf.shape
-    padded = sf.new_empty(*batch, columns, align(rows, 4)).mT[..., :rows, :]
-    return padded.copy_(sf)

@@ -13,11 +13,12 @@ from typing import Protocol
 import torch
 
 import deep_gemm
-from benchmarks.case import FAST_LIMIT, PROMOTED_LIMIT, Case, Launch
+from benchmarks.case import FAST_LIMIT, MAX_ERROR, Case, Launch
 from benchmarks.grouped_calls import grouped_case, our_variants
 from benchmarks.grouped_operands import GroupedOperands, Part
-from benchmarks.operands import Operands, Scaled, mn_major
+from benchmarks.operands import Operands
 from benchmarks.problems import AnyProblem, GroupedProblem
+from deep_gemm.testing.random_operands import Scaled, mn_major
 from deep_gemm.testing.reference import fp8_gemm_nt_reference
 
 AnyOperands = Operands | GroupedOperands
@@ -144,7 +145,7 @@ class CublasLt:
 
 
 def dense_case(
-    launch: Launch, a: Scaled, b: Scaled, d: torch.Tensor, limit: float = PROMOTED_LIMIT
+    launch: Launch, a: Scaled, b: Scaled, d: torch.Tensor, limit: float = MAX_ERROR
 ) -> Case:
     """A call that writes a @ b.T, with 1x128 and 128x128 scale factors, into d."""
 

@@ -9,6 +9,8 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Protocol
 
+from deep_gemm.testing.random_operands import split
+
 # What an H100 reaches: a copy from HBM, and FP8 products at the clock that their power leaves.
 HBM_BYTES_PER_US = 3.0e6
 FLOP_PER_US = 1.6e9
@@ -267,16 +269,6 @@ def choose_grouped(patterns: Sequence[str]) -> tuple[GroupedProblem, ...]:
             )
         found.update(dict.fromkeys(some))
     return tuple(found)
-
-
-def split(total: int, parts: int, low: int, high: int, generator: random.Random) -> list[int]:
-    """Whole numbers between low and high, evenly distributed but for what their sum asks for."""
-    sizes = [generator.randint(low, high) for _ in range(parts)]
-    while missing := total - sum(sizes):
-        step = 1 if missing > 0 else -1
-        movable = [index for index, size in enumerate(sizes) if low <= size + step <= high]
-        sizes[generator.choice(movable)] += step
-    return sizes
 
 
 def _matches(row: Problem, parts: Sequence[str]) -> bool:

@@ -1,80 +1,137 @@
-"""How far the cost model's choices are from the best configurations of a sweep. Needs no GPU."""
+"""How far choices are from the best configurations that were measured. Needs no GPU.
+
+Two ways to choose are compared: by the cost model alone, and by a table of measurements with the
+cost model for what it lacks. For every problem the table is made from all others, as if that one
+had never been measured: what is asked for is seldom just what was tuned.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from benchmarks.configs import from_json
-from benchmarks.problems import Problem
+from deep_gemm.config.as_json import config_from_json
 from deep_gemm.config.cost_model import estimate
 from deep_gemm.config.gemm_config import GemmConfig
 from deep_gemm.config.problem import GemmProblem
-from deep_gemm.config.select import select
+from deep_gemm.config.select import cheapest
+from deep_gemm.config.tuned import Table
+from deep_gemm.tuning.measurements import Measurement, parse
+from deep_gemm.tuning.problems import title
+from deep_gemm.tuning.winners import by_problem, entry_of
 
-Times = Mapping[GemmConfig, float]
-"""Measured microseconds of one problem, by configuration."""
+Times = Mapping[GemmConfig, Measurement]
+"""What was measured of one problem, by configuration."""
 
 
 @dataclass(frozen=True)
-class Regret:
-    """One problem of the sweep.
+class Choice:
+    """A configuration that was chosen for a problem.
 
     Attributes:
-        problem: sizes.
-        chosen: what selection takes.
-        best: the fastest of the sweep.
-        chosen_us: its measured time, None if the sweep does not have it.
-        best_us: the fastest one's time.
-        estimate_us: what the model says of the choice.
+        config: it.
+        us: its measured time, None if there is none.
+        best: the fastest one of the problem.
+        is_measured: whether a table said so.
     """
 
-    problem: Problem
-    chosen: GemmConfig
-    best: GemmConfig
-    chosen_us: float | None
-    best_us: float
-    estimate_us: float
+    config: GemmConfig
+    us: float | None
+    best: Measurement
+    is_measured: bool = False
 
     @property
     def ratio(self) -> float:
         """Time of the choice over the best time; NaN where it was not measured."""
-        return math.nan if self.chosen_us is None else self.chosen_us / self.best_us
+        return math.nan if self.us is None or self.best.us is None else self.us / self.best.us
 
 
-def read_sweep(path: Path) -> dict[Problem, Times]:
-    """A sweep's result file, by problem."""
-    times: dict[Problem, dict[GemmConfig, float]] = defaultdict(dict)
+def read_times(path: Path) -> dict[GemmProblem, Times]:
+    """A file of the tuner, or a sweep of before there was one, by problem."""
+    return dict(by_problem(_lines(path)))
+
+
+def _lines(path: Path) -> Iterator[Measurement]:
     for line in path.read_text().splitlines():
         row = json.loads(line)
-        times[Problem(row["m"], row["n"], row["k"])][from_json(row)] = row["us"]
-    return dict(times)
+        if isinstance(row.get("problem"), dict):
+            yield parse(row)
+        else:
+            known = {field.name for field in fields(GemmConfig)}
+            config = config_from_json({name: row[name] for name in row if name in known})
+            problem = GemmProblem(row["m"], row["n"], row["k"])
+            yield Measurement(row["gpu"], "", "", problem, config, row["us"])
 
 
-def regret_of(problem: Problem, times: Times) -> Regret:
-    """Compares the choice for one problem with what was measured."""
-    gemm_problem = GemmProblem(problem.m, problem.n, problem.k)
-    chosen = select(gemm_problem).config
-    best = min(times, key=lambda config: times[config])
-    estimate_us = estimate(gemm_problem, chosen).us
-    return Regret(problem, chosen, best, times.get(chosen), times[best], estimate_us)
+def by_model(problem: GemmProblem, times: Times) -> Choice:
+    """What the cost model takes."""
+    config = cheapest(problem)
+    return _choice(config, times)
+
+
+def by_table(problem: GemmProblem, times: Times, table: Table) -> Choice:
+    """What a table has, or else the cost model's choice."""
+    found = table.find(problem)
+    if found is None:
+        return by_model(problem, times)
+    return replace(_choice(found.config, times), is_measured=True)
+
+
+def _choice(config: GemmConfig, times: Times) -> Choice:
+    best = min(times.values(), key=lambda one: math.inf if one.us is None else one.us)
+    return Choice(config, times[config].us if config in times else None, best)
+
+
+def held_out_table(problem: GemmProblem, every: Mapping[GemmProblem, Times]) -> Table:
+    """The table of all problems but this one."""
+    others = (entry_of(other, times) for other, times in every.items() if other != problem)
+    return Table(entry for entry in others if entry is not None)
 
 
 def report(path: Path) -> str:
-    """The regret of every problem of a sweep, and what it comes to, as text."""
-    rows = [regret_of(problem, times) for problem, times in read_sweep(path).items()]
-    lines = [
-        f"{row.problem.name:18} {row.ratio:.3f}  {row.chosen.name[19:]}"
-        f"  (model {row.estimate_us:.1f} us)  best {row.best.name[19:]} {row.best_us:.1f} us"
-        for row in rows
-    ]
-    known = [row.ratio for row in rows if row.chosen_us is not None]
-    lines.append(
-        f"{len(known)} of {len(rows)} choices measured: mean {sum(known) / len(known):.4f},"
-        f" worst {max(known):.3f} times the best configuration's time"
-    )
+    """The regret of every problem and of all, as text; once more for choices among those that split
+    K, where any were measured."""
+    every = read_times(path)
+    parts = [_report(every, splits_k=False)]
+    if any(config.cluster_k > 1 for times in every.values() for config in times):
+        parts.append("Where K may be split:\n" + _report(every, splits_k=True))
+    return "\n\n".join(parts)
+
+
+def _report(every: Mapping[GemmProblem, Times], splits_k: bool) -> str:
+    lines, models, tables = [], [], []
+    for problem, measured in every.items():
+        asked = replace(problem, splits_k=splits_k)
+        times = {c: one for c, one in measured.items() if splits_k or c.cluster_k == 1}
+        if not times:
+            continue
+        model = by_model(asked, times)
+        table = by_table(asked, times, held_out_table(problem, every))
+        models.append(model)
+        tables.append(table)
+        expected = estimate(asked, model.config).us
+        lines.append(
+            f"{title(problem):24} {model.ratio:.3f} {table.ratio:.3f}"
+            f"{'*' if table.is_measured else ' '} {_short(model.config)} (model {expected:.1f} us)"
+            f"  best {_short(model.best.config)} {model.best.us:.1f} us"
+        )
+    lines.append(f"the cost model: {_summary(models)}")
+    num_measured = sum(choice.is_measured for choice in tables)
+    lines.append(f"with a table of the others, which had {num_measured} (*): {_summary(tables)}")
     return "\n".join(lines)
+
+
+def _short(config: GemmConfig) -> str:
+    return config.name.removeprefix(f"{config.entry}_")
+
+
+def _summary(choices: Sequence[Choice]) -> str:
+    known = [choice.ratio for choice in choices if choice.us is not None]
+    text = f"{len(known)} of {len(choices)} choices measured"
+    if known:
+        mean = sum(known) / len(known)
+        text += f": mean {mean:.4f}, worst {max(known):.3f} times the best configuration's time"
+    return text

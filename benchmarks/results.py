@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import statistics
 import subprocess
 from collections import defaultdict
@@ -13,8 +12,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from benchmarks.children import ROOT, Message
 from benchmarks.problems import parse
+from deep_gemm.tuning.children import Message
+
+ROOT = Path(__file__).resolve().parents[1]
 
 METHOD = (
     "kernel time by the CUDA profiler, all kernels of a call together, L2 flushed before each call,"
@@ -74,12 +75,6 @@ def spread(us: Sequence[float]) -> float:
 def utc_date() -> str:
     """Today, as file names and result files have it."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%d")
-
-
-def slug(gpu: str) -> str:
-    """A GPU's name as a part of a file name: `h100-80gb-hbm3`."""
-    words = re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
-    return words.removeprefix("nvidia-")
 
 
 def new_file(folder: Path, stem: str, suffix: str) -> Path:

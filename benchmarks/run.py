@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import results
-from benchmarks.children import Message, log
 from benchmarks.monitor import Monitor, smi, summarise
 from benchmarks.problems import AnyProblem
 from benchmarks.results import Report
 from benchmarks.session import Session
 from benchmarks.warming import finish_warming, start_warming
+from deep_gemm.config.tuned_file import slug
+from deep_gemm.tuning.children import Message, log
 
 WORKER = "benchmarks.worker"
 OUT_OF_TIME = "not measured: out of time"
@@ -115,7 +116,7 @@ class Run:
     def compile_ours(self, ours: Session) -> None:
         """Builds our kernels."""
 
-    def describe(self, problem: AnyProblem, num_sms: int) -> Message:
+    def describe(self, problem: AnyProblem, gpu: Message) -> Message:
         """What else the row says."""
         return {}
 
@@ -188,13 +189,13 @@ class Run:
         for row in self._report.others:
             name, _, version = row.get("compiler", "compiler unknown").partition(" ")
             self._report.header["versions"][name.lower()] = version
-        stem = f"{self.title}-{results.slug(hello['gpu'])}-{date}"
+        stem = f"{self.title}-{slug(hello['gpu'])}-{date}"
         self._path = results.new_file(self._options.out, stem, ".json")
         self._monitor.start(hello["uuid"])
         for problem in self._options.problems:
             times = {f"{variant}_us": None for variant in self.variants}
             extra = self._report.extra[problem.table, problem.name]
-            extra.update({**times, **self.describe(problem, hello["num_sms"])})
+            extra.update({**times, **self.describe(problem, hello)})
         self._write()
 
     def _describe(self, session: Session) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.children import Child, ChildDied, Message, log
+from deep_gemm.tuning.children import Child, ChildDied, Message, log
 
 HELLO_SECONDS = 90
 PREPARE_SECONDS = 30

@@ -8,8 +8,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks.children import ROOT, Message
 from benchmarks.problems import GROUPED
+from benchmarks.results import ROOT
+from deep_gemm.tuning.children import Message
 
 _TIMES = {
     "ours_us": "ours",

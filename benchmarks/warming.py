@@ -6,8 +6,8 @@ import os
 import time
 from collections.abc import Sequence
 
-from benchmarks.children import Child, ChildDied, log
 from benchmarks.session import Session
+from deep_gemm.tuning.children import Child, ChildDied, log
 
 WARM_PROCESSES = 14
 WARM_SECONDS = 180

@@ -11,13 +11,13 @@ from itertools import cycle
 import torch
 
 from benchmarks.case import Case, Launch
-from benchmarks.children import Handler, Message, describe, serve
 from benchmarks.grouped_operands import GroupedOperands
 from benchmarks.operands import Normal, Operands, Source, Zeros
 from benchmarks.peers import AnyOperands, Peer, make_peer
 from benchmarks.problems import AnyProblem, GroupedProblem, Problem, parse
 from deep_gemm.testing.bench import host_time
 from deep_gemm.testing.profiler import DeviceEvent, record_calls
+from deep_gemm.tuning.children import Handler, Message, describe, serve
 
 NUM_SETS = 2
 _PROBE_CALLS = 20

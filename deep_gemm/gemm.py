@@ -36,7 +36,7 @@ from deep_gemm.checks import (
 )
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_dense
-from deep_gemm.runtime.device import arch_of, is_sm100
+from deep_gemm.runtime.device import arch_of, gpu_name_of, is_sm100
 from deep_gemm.scaling import (
     NO_RECIPES,
     RECIPE_1D2D,
@@ -323,6 +323,7 @@ def _check(
         head_columns=gcd(head_splits[0], head_splits[2]),
         pdl=settings.pdl,
         few_kernels=knobs.few_kernels.get(),
+        gpu=gpu_name_of(device),
     )
 
 

@@ -38,7 +38,7 @@ from deep_gemm.config.problem import GemmProblem
 from deep_gemm.grouped_options import ROW_COUNTS, ROW_ENDS, ROW_IDS, Kind, Options
 from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_m_grouped
 from deep_gemm.kernels.sm100_fp8_gemm import plan_sm100_m_grouped
-from deep_gemm.runtime.device import arch_of
+from deep_gemm.runtime.device import arch_of, gpu_name_of
 from deep_gemm.scaling import (
     NO_RECIPES,
     RECIPE_1D2D,
@@ -328,6 +328,7 @@ def _check(tensors: Tensors, kind: Kind, settings: Settings) -> GemmProblem:
         block_multiple=settings.block_multiple,
         pdl=settings.pdl,
         few_kernels=knobs.few_kernels.get(),
+        gpu=gpu_name_of(device),
     )
     if problem.is_sm100:
         return sm100_calls.check_m_grouped(tensors, problem, kind.recipes, kind.is_masked)

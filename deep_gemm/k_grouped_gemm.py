@@ -36,7 +36,7 @@ from deep_gemm.config.gemm_config import BLOCK_K, Grouping
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.kernels.fp8_gemm import GemmTensors
 from deep_gemm.kernels.k_grouped import plan_k_grouped
-from deep_gemm.runtime.device import arch_of, is_sm100
+from deep_gemm.runtime.device import arch_of, gpu_name_of, is_sm100
 from deep_gemm.scaling import RECIPE_1D1D, Recipes, check_scale_factors, hashable, resolve_recipe
 from deep_gemm.settings import Settings, current, usable_sms
 from deep_gemm.sm100_operands import no_kernel
@@ -202,6 +202,7 @@ def _check(
         d_bytes=d.element_size(),
         block_multiple=settings.block_multiple,
         pdl=settings.pdl,
+        gpu=gpu_name_of(device),
     )
 
 

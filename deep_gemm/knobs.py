@@ -7,7 +7,7 @@ just before the first call.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,6 +167,12 @@ jit_dump_sass = Knob(
     "DG_JIT_DUMP_SASS", False, _flag, "1: the same with SASS, by nvdisasm or cuobjdump."
 )
 jit_dump_asm = Knob("DG_JIT_DUMP_ASM", False, _flag, "1: the same with both.")
+tuned_dir = Knob(
+    "DG_TUNED_DIR",
+    Path("~/.deep_gemm/tuned"),
+    Path,
+    "Directory of your own tables of measured configurations, which win over the packaged ones.",
+)
 print_configs = Knob(
     "DG_PRINT_CONFIGS", False, _flag, "1: print each problem's chosen configuration, and why."
 )
@@ -229,6 +235,7 @@ ALL: tuple[Knob[object], ...] = (  # type: ignore[assignment]
     jit_dump_ptx,
     jit_dump_sass,
     jit_dump_asm,
+    tuned_dir,
     print_configs,
     emulator_arch,
     emulator_timing,
@@ -238,6 +245,11 @@ ALL: tuple[Knob[object], ...] = (  # type: ignore[assignment]
     num_nodes,
     node_rank,
 )
+
+
+def environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """All variables of this process, some of them changed, for a child process."""
+    return {**os.environ, **changes}
 
 
 @contextmanager

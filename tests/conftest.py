@@ -24,7 +24,8 @@ settings.load_profile("deep_gemm")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Point the kernel cache away from the user's; xdist's workers inherit the variable."""
+    """Point the kernel cache and tables of measured configurations away from the user's; xdist's
+    workers inherit the variables."""
     if hasattr(config, "workerinput"):
         return
     given = os.environ.get("DG_TEST_CACHE_DIR")
@@ -33,6 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(folder.cleanup)
         given = folder.name
     os.environ["DG_JIT_CACHE_DIR"] = given
+    os.environ["DG_TUNED_DIR"] = str(Path(given) / "tuned")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,6 +20,7 @@ from deep_gemm.config.gemm_config import BLOCK_K, GemmConfig
 from deep_gemm.config.legality import SMEM_CAPACITY
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import ranked, select
+from deep_gemm.config.tuned import find
 from deep_gemm.errors import DeepGemmError
 from deep_gemm.jit.build import build
 from deep_gemm.jit.codegen import generate
@@ -54,7 +55,8 @@ def run(options: argparse.Namespace) -> int:
     if gpu is None:
         problem = GemmProblem(options.m, options.n, options.k)
     else:
-        problem = GemmProblem(options.m, options.n, options.k, gpu.arch, gpu.num_sms)
+        sizes = (options.m, options.n, options.k)
+        problem = GemmProblem(*sizes, gpu.arch, gpu.num_sms, gpu=gpu.name)
     print_line(f"deep_gemm {__version__} demo", "bold")
     print_table(_problem_rows(problem, gpu) + _kernel_rows(problem), LABEL_WIDTH)
     if gpu is None:
@@ -165,14 +167,19 @@ def _config_in_words(config: GemmConfig) -> str:
 
 
 def _cost_rows(problem: GemmProblem) -> Rows:
-    """Why the cost model chose this configuration, and what it liked next."""
-    (_, chosen), *others = ranked(problem)[: 1 + NUM_ALTERNATIVES]
+    """What a table says of this problem, and what the cost model likes best, and why."""
+    (best, chosen), *others = ranked(problem)[: 1 + NUM_ALTERNATIVES]
     why = (
         f"{chosen.us:.1f} us expected: {chosen.waves} wave(s) {chosen.utilisation:.0%} full, "
         f"{chosen.k_block_clocks:.0f} clocks per k block, bound by {chosen.bound}"
     )
     alternatives = [f"{config.name}: {cost.us:.1f} us" for config, cost in others]
-    return [("cost model", why), ("next best", "\n".join(alternatives))]
+    rows = [("next best", "\n".join(alternatives))]
+    measured = find(problem)
+    if measured is None:
+        return [("cost model", why), *rows]
+    by_table = f"{measured.us:.1f} us; it was chosen from a table of this GPU"
+    return [("measured", by_table), ("cost model", f"would take {best.name}: {why}"), *rows]
 
 
 def _emulation_rows(seconds: float) -> Rows:

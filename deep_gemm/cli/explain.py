@@ -21,6 +21,7 @@ from deep_gemm.config.legality import SMEM_CAPACITY, broken_rules
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import offered, ranked, select
 from deep_gemm.config.sm90 import candidates, shapes, stages_and_rounds, stores_heads
+from deep_gemm.config.tuned import find
 from deep_gemm.errors import ArgumentError, CompilationError, MissingDependencyError
 from deep_gemm.jit.build import build, forbid_compilation
 from deep_gemm.jit.codegen import generate
@@ -63,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(option, type=positive_integer, default=default, help=text)
     parser.add_argument("--1d1d", dest="is_1d1d", action="store_true", help="a factor per row of B")
     parser.add_argument("--fp32", action="store_true", help="D in FP32 instead of BF16")
-    gpu = "whose limits the roofline has"
+    gpu = "whose limits the roofline has, and whose table counts"
     parser.add_argument("--gpu", choices=HBM_TB_PER_S, default=ASSUMED_GPU, help=gpu)
     parser.add_argument("--json", action="store_true", help="everything, as JSON")
 
@@ -107,13 +108,14 @@ def problem_of(options: argparse.Namespace) -> GemmProblem:
         num_groups=options.groups,
         alignment=alignments.get(options.kind, 1),
         d_bytes=4 if options.fp32 else 2,
+        gpu=options.gpu,
     )
     return replace(problem, gran_n=1) if is_1d1d else problem
 
 
 def facts_of(problem: GemmProblem, gpu_name: str) -> Facts:
     """All that is known of a problem without running it."""
-    selection, kept = select(problem), list(offered(problem))
+    selection, kept, measured = select(problem), list(offered(problem)), find(problem)
     every = ranked(problem, dict.fromkeys([*candidates(problem), *kept]))
     rows = [_candidate(problem, config, cost) for config, cost in every]
     for row, (config, _) in zip(rows, every, strict=True):
@@ -121,6 +123,7 @@ def facts_of(problem: GemmProblem, gpu_name: str) -> Facts:
     return {
         "problem": _plain(asdict(problem)),
         "chosen": selection.config.name,
+        "measured": {"kernel": measured.config.name, "us": measured.us} if measured else None,
         "band": selection.band,
         "compiled": compiled(problem, selection.config),
         "roofline": roofline(problem, gpu_name),
@@ -195,6 +198,7 @@ def _problem_rows(facts: Facts) -> list[tuple[str, str]]:
     problem, roof, kernel = facts["problem"], facts["roofline"], facts["compiled"]
     groups = f"{problem['num_groups']} x " if problem["grouping"] != "dense" else ""
     size = f"{groups}{problem['m']} x {problem['n']} x {problem['k']}"
+    entry = facts["measured"]
     side = "compute" if roof["flop_per_byte"] > roof["ridge_flop_per_byte"] else "HBM"
     said = (
         "not in the cache" if kernel is None else ", ".join(f"{v} {k}" for k, v in kernel.items())
@@ -208,6 +212,10 @@ def _problem_rows(facts: Facts) -> list[tuple[str, str]]:
             f"{roof['ridge_flop_per_byte']:.0f}: below the {side} roof of an {roof['gpu']}",
         ),
         ("chosen", facts["chosen"]),
+        (
+            "measured",
+            f"{entry['us']:.1f} us: chosen by a table" if entry else "no table has it",
+        ),
         ("compiled", said),
     ]
 

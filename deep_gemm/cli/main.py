@@ -13,7 +13,7 @@ from typing import TextIO
 import torch
 
 from deep_gemm._version import __version__
-from deep_gemm.cli import cache, demo, doctor, explain, precompile, trace
+from deep_gemm.cli import cache, demo, doctor, explain, precompile, trace, tune
 from deep_gemm.cli.verb import Verb
 from deep_gemm.errors import DeepGemmError
 
@@ -24,6 +24,7 @@ VERBS: tuple[Verb, ...] = (
     explain.VERB,
     precompile.VERB,
     trace.VERB,
+    tune.VERB,
 )
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
+from types import TracebackType
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
@@ -48,3 +51,49 @@ def progress(text: str) -> Status:
     It is on stderr, so that it does not mix with the output in a pipe.
     """
     return Console(stderr=True, markup=False, highlight=False).status(text)
+
+
+class ProgressBar:
+    """A bar for one stage after the other, on stderr, and on a terminal only; and lines that stay.
+
+    A context: the bar goes when it ends.
+    """
+
+    def __init__(self, text: str = "starting") -> None:
+        console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        self._progress = Progress(
+            *(*columns, TimeRemainingColumn()),
+            console=console,
+            transient=True,
+            redirect_stdout=False,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task(text, total=None)
+
+    def __enter__(self) -> ProgressBar:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def begin(self, text: str, total: int) -> None:
+        """A stage of so many steps begins."""
+        self._progress.reset(self._task, description=text, total=total)
+
+    def reach(self, done: int) -> None:
+        """So many of them are done."""
+        self._progress.update(self._task, completed=done)
+
+    def say(self, line: str) -> None:
+        """Prints a line on stdout; on a terminal above the bar."""
+        if self._progress.console.is_terminal and sys.stdout.isatty():
+            self._progress.console.print(line, soft_wrap=True)
+        else:
+            print(line, flush=True)

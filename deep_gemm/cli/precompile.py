@@ -6,11 +6,8 @@ import argparse
 from itertools import chain
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from deep_gemm.cli.demo import positive_integer
-from deep_gemm.cli.output import print_line
+from deep_gemm.cli.output import ProgressBar, print_line
 from deep_gemm.cli.verb import Verb
 from deep_gemm.config.models import ALIASES, MODELS
 from deep_gemm.errors import ArgumentError
@@ -64,11 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Compiles them, and says how many and how long it took."""
     problems = _problems(options)
-    with _bar() as bar:
-        task = bar.add_task("choosing kernels", total=None)
+    with ProgressBar("choosing kernels") as bar:
 
         def progress(done: int, total: int) -> None:
-            bar.update(task, description="compiling", completed=done, total=total)
+            if done == 1:
+                bar.begin("compiling", total)
+            bar.reach(done)
 
         try:
             result = precompile(
@@ -111,13 +109,3 @@ def _problems(options: argparse.Namespace) -> list[ProblemRange]:
         for model in options.model
     )
     return [*chain(*of_models), *chain(*map(read_problems, options.problems))]
-
-
-def _bar() -> Progress:
-    """On stderr, so that it does not mix with the output in a pipe; on a terminal only."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    is_shown = console.is_terminal
-    return Progress(
-        *columns, TimeElapsedColumn(), console=console, transient=True, disable=not is_shown
-    )

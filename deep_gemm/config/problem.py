@@ -32,6 +32,7 @@ class GemmProblem:
         few_kernels: whether its kernel is one of the few that serving can be confined to.
         mn_major: SM100: whether A lies with M contiguous, and B with N.
         gran_k: SM100: elements along K per scale factor, of A and of B.
+        gpu: the GPU's name, whose table of measured configurations counts; "" for none.
     """
 
     m: int
@@ -51,6 +52,7 @@ class GemmProblem:
     few_kernels: bool = False
     mn_major: tuple[bool, bool] = (False, False)
     gran_k: tuple[int, int] = (BLOCK_K, BLOCK_K)
+    gpu: str = ""
 
     @property
     def is_sm100(self) -> bool:

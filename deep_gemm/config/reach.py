@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from deep_gemm.config import cost_model, select, sm100
+from deep_gemm.config import cost_model, select, sm100, tuned
 from deep_gemm.config.gemm_config import MMA_M, GemmConfig
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.sm100_config import Sm100GemmConfig
@@ -40,6 +40,8 @@ def kernels_of(ranges: Iterable[ProblemRange]) -> list[Config]:
     """Every configuration that selection returns for a problem of the ranges, each once."""
     found: dict[Config, None] = {}
     for range_ in ranges:
+        table = tuned.table_for(range_.problem)
+        found |= dict.fromkeys(table.configs(range_.problem, range_.last_m))
         for first, last in _monotone_parts(range_):
             low, high = (_priced(range_.problem, m, None) for m in (first, last))
             if low:

@@ -1,4 +1,5 @@
-"""Chooses a problem's configuration: candidates, legal ones, the cheapest by the cost model."""
+"""Chooses a problem's configuration: what was measured, or of the candidates, legal ones, the
+cheapest by the cost model."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from deep_gemm.config.kernel_set import offered_kernels
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.sm90 import candidates
 from deep_gemm.config.sm100_config import Sm100GemmConfig
+from deep_gemm.config.tuned import find
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +72,17 @@ def ranked(
     return sorted(estimates, key=lambda pair: pair[1].us)
 
 
+def cheapest(problem: GemmProblem) -> GemmConfig:
+    """What the cost model takes for a problem of at least one element."""
+    return min(offered(problem), key=lambda config: estimate(problem, config).us)
+
+
 @functools.lru_cache(maxsize=65536)
 def select(problem: GemmProblem) -> Selection:
-    """The cheapest configuration for a problem of at least one element; a pure function of it."""
-    config = min(offered(problem), key=lambda config: estimate(problem, config).us)
+    """The configuration for a problem of at least one element: measured, or the cheapest. A pure
+    function of the problem, and of the tables of its GPU, which are read once."""
+    measured = find(problem)
+    config = cheapest(problem) if measured is None else measured.config
     return Selection(config, best_band(problem, config))
 
 
@@ -81,8 +90,12 @@ def explain(problem: GemmProblem, num_alternatives: int = 3) -> str:
     """What was chosen for a problem and why, with the next best candidates, one per line."""
     groups = f"{problem.num_groups} x " if problem.grouping is not Grouping.DENSE else ""
     lines = [f"{groups}{problem.m} x {problem.n} x {problem.k} on {problem.num_sms} SMs:"]
+    measured = find(problem)
+    if measured is not None:
+        name = measured.config.name
+        lines.append(f"  chosen {name}: {measured.us:.1f} us as measured on {problem.gpu}")
     for rank, (config, cost) in enumerate(ranked(problem)[: num_alternatives + 1]):
-        verdict = "chosen" if rank == 0 else "      "
+        verdict = "chosen" if rank == 0 and measured is None else "      "
         lines.append(
             f"  {verdict} {config.name}: {cost.us:.1f} us, {cost.waves:.3g} wave(s) "
             f"{cost.utilisation:.0%} full, {cost.k_block_clocks:.0f} clocks per k block "

@@ -83,23 +83,41 @@ def shapes(problem: GemmProblem) -> Iterator[GemmConfig]:
     but for their stages and rounds."""
     for block_m in block_m_candidates(problem):
         for block_n in BLOCK_N:
-            if block_n % problem.block_multiple[1]:
-                continue
-            shape = GemmConfig(
-                *(block_m, block_n, MIN_STAGES, 1 if block_m <= 64 else 2),
-                grouping=problem.grouping,
-                gran_n=problem.gran_n,
-                d_bytes=problem.d_bytes,
-                has_head_gaps=problem.head_columns > 0,
-            )
-            for cluster_m, cluster_n, cluster_k in cluster_candidates(problem, block_m, block_n):
-                yield replace(shape, cluster_m=cluster_m, cluster_n=cluster_n, cluster_k=cluster_k)
+            yield from block_shapes(problem, block_m, block_n)
+
+
+def block_shapes(problem: GemmProblem, block_m: int, block_n: int) -> Iterator[GemmConfig]:
+    """Those of them that have a block of this height, one of the candidates', and width."""
+    if block_n % problem.block_multiple[1]:
+        return
+    shape = GemmConfig(
+        *(block_m, block_n, MIN_STAGES, 1 if block_m <= 64 else 2),
+        grouping=problem.grouping,
+        gran_n=problem.gran_n,
+        d_bytes=problem.d_bytes,
+        has_head_gaps=problem.head_columns > 0,
+    )
+    for cluster_m, cluster_n, cluster_k in cluster_candidates(problem, block_m, block_n):
+        yield replace(shape, cluster_m=cluster_m, cluster_n=cluster_n, cluster_k=cluster_k)
 
 
 def candidates(problem: GemmProblem) -> Iterator[GemmConfig]:
     """Every legal configuration for the problem that is worth a look."""
     for shape in shapes(problem):
-        for stages, rounds in stages_and_rounds(shape):
-            config = replace(shape, num_stages=stages, num_store_rounds=rounds)
-            if stores_heads(config, problem.head_columns) and not broken_rules(config):
-                yield config
+        yield from _legal(problem, shape)
+
+
+def is_candidate(problem: GemmProblem, config: GemmConfig) -> bool:
+    """Whether `candidates` has it, without going through all of them."""
+    block_m, block_n = config.block_m, config.block_n
+    if block_m not in block_m_candidates(problem) or block_n not in BLOCK_N:
+        return False
+    shape = replace(config, num_stages=MIN_STAGES, num_store_rounds=1)
+    return shape in block_shapes(problem, block_m, block_n) and config in _legal(problem, shape)
+
+
+def _legal(problem: GemmProblem, shape: GemmConfig) -> Iterator[GemmConfig]:
+    for stages, rounds in stages_and_rounds(shape):
+        config = replace(shape, num_stages=stages, num_store_rounds=rounds)
+        if stores_heads(config, problem.head_columns) and not broken_rules(config):
+            yield config

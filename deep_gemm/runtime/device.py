@@ -61,6 +61,12 @@ def has_kernels(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) in SUPPORTED
 
 
+@functools.cache
+def gpu_name_of(device: torch.device) -> str:
+    """What a problem calls the device: its name, or "" where it is no GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+
+
 def is_capturing() -> bool:
     """Whether this thread's current stream is being captured into a CUDA graph."""
     # The first keeps a process without CUDA from starting it.

@@ -6,13 +6,10 @@ import pytest
 
 import deep_gemm
 from benchmarks import grouped_operands
-from benchmarks.configs import to_json
 from benchmarks.grouped_calls import grouped_case, our_variants
 from benchmarks.grouped_operands import GroupedOperands
 from benchmarks.operands import Normal
 from benchmarks.problems import GroupedProblem
-from benchmarks.sweep_worker import SweepWorker
-from deep_gemm.config.gemm_config import GemmConfig
 
 PROBLEMS = (
     GroupedProblem("contiguous", 2, 256, 24, 256),
@@ -38,9 +35,3 @@ def test_the_benchmarks_calls_pass_the_benchmarks_checks(
     error = grouped_case(deep_gemm, variant, x).check()
     assert 0 < error < (0.001 if problem.accumulates else 0.03)
     assert deep_gemm.get_mk_alignment_for_contiguous_layout() == 128
-
-
-def test_a_sweeps_launches_pass_its_checks() -> None:
-    configs = [to_json(GemmConfig(16, block_n, 4, 1)) for block_n in (16, 32)]
-    for reply in SweepWorker("cpu").check("5x40x256", configs):
-        assert 0 < reply["max_error"] < 0.03

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import children, compiling, dense, grouped, run, session, sweep
+from benchmarks import compiling, dense, grouped, run, session
 from benchmarks.__main__ import main
-from benchmarks.children import Child, ChildDied
 from benchmarks.problems import Problem, choose_grouped
 from benchmarks.run import Options
 from benchmarks.session import Session
+from tests.host.pretended_children import write_modules
 
 # Problems by what happens to them; the sizes are small, so that selection is quick.
 GOOD, HANGS, DIES, FAULTS, WRONG = ("16x64x128", "16x64x256", "16x64x384", "16x64x512", "16x64x640")
 
 DENSE_WORKER = """
 import os, sys, time
-from benchmarks.children import serve
+from deep_gemm.tuning.children import serve
 
 peer = sys.argv[1]
 state = {"healthy": True}
@@ -60,7 +58,7 @@ serve({f.__name__: f for f in (hello, warm, prepare, measure, host)}, lambda: st
 
 GROUPED_WORKER = """
 import os, sys, time
-from benchmarks.children import serve
+from deep_gemm.tuning.children import serve
 
 peer = sys.argv[1]
 held = []
@@ -99,95 +97,14 @@ def sustain(name, variant, seconds):
 serve({f.__name__: f for f in (hello, warm, prepare, release, measure, sustain)})
 """
 
-SWEEP_WORKER = """
-import os
-from benchmarks.children import serve
-
-passed = []
-
-def hello():
-    return {"gpu": "NVIDIA H100", "num_sms": 132}
-
-def check(name, configs):
-    passed.clear()
-    for config in configs:
-        if config["block_n"] == 32:
-            os._exit(3)
-        if config["block_n"] == 48:
-            yield {"error": "max_error 3"}
-            continue
-        passed.append(config)
-        yield {"band": 1, "max_error": 0.01}
-
-def measure(repeats):
-    return {"us": [[float(config["block_n"])] * repeats for config in passed]}
-
-serve({f.__name__: f for f in (hello, check, measure)})
-"""
-
-ECHO = """
-import os, sys, time
-from benchmarks.children import serve
-
-def echo(x):
-    os.write(1, b"noise\\n")
-    return {"x": x}
-
-def count(n):
-    for i in range(n):
-        if i == 3:
-            raise ValueError("three\\nis too many")
-        yield {"i": i}
-
-def sleep():
-    time.sleep(60)
-
-def die():
-    os._exit(7)
-
-serve({f.__name__: f for f in (echo, count, sleep, die)})
-"""
-
 
 @pytest.fixture
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretended workers, importable by name."""
-    texts = {"a_dense": DENSE_WORKER, "a_grouped": GROUPED_WORKER, "a_sweep": SWEEP_WORKER}
-    for name, text in {**texts, "an_echo": ECHO}.items():
-        (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    texts = {"a_dense": DENSE_WORKER, "a_grouped": GROUPED_WORKER}
+    write_modules(tmp_path, texts, monkeypatch)
     monkeypatch.setattr(run, "WORKER", "a_dense")
-    monkeypatch.setattr(sweep, "WORKER", "a_sweep")
     monkeypatch.setattr(session, "PREPARE_SECONDS", 5)
-
-
-@pytest.mark.usefixtures("modules")
-def test_a_child_answers_and_its_noise_does_not_reach_us() -> None:
-    child = Child("an_echo")
-    assert child.ask("echo", 30, x=[1, 2]) == {"x": [1, 2]}
-    assert list(child.stream("count", 30, n=2)) == [{"i": 0}, {"i": 1}]
-    *some, last = child.stream("count", 30, n=9)
-    assert (len(some), last["error"], last["fatal"]) == (3, "ValueError: three is too many", False)
-    assert child.ask("echo", 30, x=3) == {"x": 3}
-    child.close()
-
-
-@pytest.mark.usefixtures("modules")
-def test_a_child_that_is_late_is_killed() -> None:
-    child = Child("an_echo")
-    child.ask("echo", 30, x=0)
-    with pytest.raises(ChildDied, match="no answer within 0 s, killed"):
-        child.ask("sleep", 0.2)
-    with pytest.raises(ChildDied, match="exit code -9"):
-        child.ask("echo", 30, x=0)
-
-
-@pytest.mark.usefixtures("modules")
-def test_a_child_that_ends_says_how() -> None:
-    child = Child("an_echo")
-    with pytest.raises(ChildDied, match="exit code 7"):
-        child.ask("die", 30)
-    child.close()
 
 
 @pytest.mark.usefixtures("modules")
@@ -337,26 +254,3 @@ def test_why_the_reference_is_left_out(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "deep_gemm").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "nvcc" in (run.why_no_reference(tmp_path) or "")
-
-
-@pytest.mark.usefixtures("modules")
-def test_a_sweep_leaves_out_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def compile_kernels(configs: list[Any], *_: object) -> list[children.Message]:
-        return [{"config": config.name} for config in configs if config.block_n != 64]
-
-    monkeypatch.setattr(compiling, "compile_kernels", compile_kernels)
-    problems = (Problem(16, 128, 128), Problem(16, 128, 256))
-    path, num_failed = sweep.run(sweep.Options(tmp_path, problems, repeats=2, commit="abc"))
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert {line["k"] for line in lines} == {128, 256}
-    assert not {32, 48, 64} & {line["block_n"] for line in lines}
-    assert all(line["us"] == line["block_n"] for line in lines)
-    assert {"num_stages", "cluster_n", "band", "estimate_us", "max_error"} <= set(lines[0])
-    assert num_failed > 0
-
-
-@pytest.mark.usefixtures("modules")
-def test_a_sweep_stops_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "compile_kernels", lambda *_: [])
-    path, _ = sweep.run(sweep.Options(tmp_path, (Problem(16, 128, 128),), budget=0.0))
-    assert path.read_text() == ""

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from unittest import mock
 
 import pytest
 import torch
 
 import deep_gemm
-from benchmarks import sweep_worker
 from benchmarks.case import Case
-from benchmarks.configs import from_json, to_json
-from benchmarks.operands import Normal, Operands, Zeros, mn_major
+from benchmarks.operands import Normal, Operands, Zeros
 from benchmarks.peers import CublasLt, Ours, dense_case
 from benchmarks.problems import AnyProblem, Problem
 from benchmarks.worker import Worker
-from deep_gemm.config.gemm_config import GemmConfig, Grouping
-from deep_gemm.config.problem import GemmProblem
-from deep_gemm.config.select import Selection
-from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_dense
 from deep_gemm.testing.profiler import DeviceEvent
+from deep_gemm.testing.random_operands import mn_major
 from deep_gemm.testing.reference import fp8_gemm_nt_yardstick
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +77,7 @@ def test_operands_are_the_same_in_every_process() -> None:
 
 
 def test_operands_that_are_cast_in_parts_have_whole_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.operands._CAST_NUMEL", 256 * 128)
+    monkeypatch.setattr("deep_gemm.testing.random_operands._CAST_NUMEL", 256 * 128)
     for cast, shape in (("by_token", (300, 2)), ("by_block", (3, 2))):
         data, sf = getattr(Normal(PROBLEM, 0, "cpu"), cast)(300, 256)
         assert (data.shape, data.dtype) == ((300, 256), torch.float8_e4m3fn)
@@ -174,54 +167,6 @@ def test_ours_is_called_with_both_layouts(monkeypatch: pytest.MonkeyPatch) -> No
     assert seen == [(1, 8), (2, 1)]
 
 
-class PretendedPlan:
-    """Computes with the tensors it was made for, if it is launched with their addresses."""
-
-    def __init__(self, tensors: GemmTensors, d: torch.Tensor) -> None:
-        self.tensors = tensors
-        self.d = d
-
-    def launch(self, *addresses: int) -> None:
-        x = self.tensors
-        assert addresses == tuple(part.data_ptr() for part in (x.a, x.b, x.d, x.sfa, x.sfb))
-        self.d.copy_(fp8_gemm_nt_yardstick((x.a[0], x.sfa[0]), (x.b[0], x.sfb[0])))
-
-
-def test_a_sweep_times_what_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    def plan(problem: GemmProblem, selection: Selection, tensors: GemmTensors) -> PretendedPlan:
-        assert (problem.m, problem.n, problem.k) == (8, 48, 256)
-        if selection.config.block_n == 32:
-            raise ValueError("no such kernel")
-        if selection.config.block_n == 48:
-            return PretendedPlan(tensors, torch.zeros_like(tensors.d[0]))
-        return PretendedPlan(tensors, tensors.d[0])
-
-    # Refuses to be called otherwise than the real one.
-    pretended = mock.create_autospec(plan_dense, side_effect=plan)
-    monkeypatch.setattr(sweep_worker, "plan_dense", pretended)
-    monkeypatch.setattr(sweep_worker, "arch_of", lambda device: "90a")
-    monkeypatch.setattr(sweep_worker, "num_sms_of", lambda device: 132)
-    monkeypatch.setattr(sweep_worker, "is_healthy", lambda: True)
-    worker = sweep_worker.SweepWorker("cpu", record)
-    configs = [to_json(GemmConfig(16, block_n, 4, 1)) for block_n in (16, 32, 48, 64)]
-    first, refused, unwritten, last = worker.check(NAME, configs)
-    assert first == {"band": 1, "max_error": pytest.approx(0.01, abs=0.01)}
-    assert refused == {"error": "ValueError: no such kernel"}
-    assert "AssertionError" in unwritten["error"]
-    assert last["band"] == 1
-    assert worker.measure(repeats=2) == {"us": [[5, 7], [6, 8]]}
-
-
-@pytest.mark.parametrize("grouping", Grouping)
-def test_a_configuration_comes_back_from_json(grouping: Grouping) -> None:
-    config = GemmConfig(16, 32, 4, 1, grouping=grouping, d_bytes=4)
-    row = json.loads(json.dumps({**to_json(config), "us": 3.0}))
-    assert from_json(row) == config
-    # Files of before there were groups.
-    del row["grouping"], row["d_bytes"]
-    assert from_json(row) == GemmConfig(16, 32, 4, 1)
-
-
 def test_the_reference_takes_our_name_and_ours_goes_on_working(tmp_path: Path) -> None:
     package = tmp_path / "deep_gemm"
     package.mkdir()
@@ -236,7 +181,6 @@ def test_the_reference_takes_our_name_and_ours_goes_on_working(tmp_path: Path) -
     metadata.write_text("Metadata-Version: 2.1\nName: sgl-deep-gemm\nVersion: 0.1.1\n")
     program = """
 import sys, torch
-from benchmarks.configs import from_json, to_json
 from benchmarks.operands import Normal, Operands
 from benchmarks.peers import make_peer
 from benchmarks.problems import Problem

@@ -14,6 +14,7 @@ from benchmarks.__main__ import main
 from benchmarks.monitor import Sample, parse_smi, summarise
 from benchmarks.problems import DENSE, Problem, choose
 from benchmarks.results import Report
+from deep_gemm.config.tuned_file import slug
 
 H100_FLOORS = {"1x2112x7168": 5.1, "16x576x7168": 1.4, "4096x7168x16384": 601.3}
 
@@ -79,7 +80,7 @@ def test_old_results_stay(tmp_path: Path) -> None:
 
 
 def test_a_gpu_name_becomes_part_of_a_file_name() -> None:
-    assert results.slug("NVIDIA H100 80GB HBM3") == "h100-80gb-hbm3"
+    assert slug("NVIDIA H100 80GB HBM3") == "h100-80gb-hbm3"
 
 
 def test_clocks_are_those_of_a_busy_gpu() -> None:

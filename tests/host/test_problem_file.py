@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from deep_gemm import read_problems
 from deep_gemm.calls import chosen
-from deep_gemm.config.gemm_config import Grouping
+from deep_gemm.config.as_json import ARCHS, OF_CONFIGS, OF_PROBLEMS
+from deep_gemm.config.gemm_config import GemmConfig, Grouping
 from deep_gemm.config.problem import GemmProblem
-from deep_gemm.config.problem_file import ARCHS, PARSERS, line_of, parse_line
+from deep_gemm.config.problem_file import line_of, parse_line
 from deep_gemm.config.reach import ProblemRange
 from deep_gemm.errors import ArgumentError
 from deep_gemm.record import forget_recorded
@@ -34,6 +35,7 @@ PROBLEMS = st.builds(
     splits_k=st.booleans(),
     mn_major=st.tuples(st.booleans(), st.booleans()),
     gran_k=st.tuples(st.sampled_from([32, 128]), st.sampled_from([32, 128])),
+    gpu=st.text(),
 )
 
 
@@ -43,7 +45,8 @@ def test_what_is_written_is_read(problem: GemmProblem) -> None:
 
 
 def test_every_field_can_be_given() -> None:
-    assert set(PARSERS) == {field.name for field in fields(GemmProblem)}
+    assert set(OF_PROBLEMS) == {field.name for field in fields(GemmProblem)}
+    assert set(OF_CONFIGS) == {field.name for field in fields(GemmConfig)}
 
 
 def test_defaults_are_left_out() -> None:

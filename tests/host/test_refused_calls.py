@@ -38,6 +38,7 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[GemmProblem]]:
 
     monkeypatch.setattr(gemm, "plan_dense", plan_dense)
     monkeypatch.setattr(gemm, "arch_of", lambda _: "90a")
+    monkeypatch.setattr(gemm, "gpu_name_of", lambda _: "")
     monkeypatch.setattr(gemm, "usable_sms", lambda *_: 132)
     monkeypatch.setattr(gemm, "has_no_memory", lambda _: False)
     monkeypatch.setattr(gemm, "_calls", CallCache())
@@ -189,6 +190,14 @@ def test_cpu_tensors_are_planned_as_for_an_h100(
     (x, sfa), (y, sfb), d = call()
     fp8_gemm_nt((x.cpu(), sfa.cpu()), (y.cpu(), sfb.cpu()), d.cpu())
     assert planned == [GemmProblem(M, N, K, "90a", 132)]
+
+
+def test_the_gpu_s_name_is_part_of_the_problem(
+    planned: list[GemmProblem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gemm, "gpu_name_of", lambda _: "NVIDIA H20")
+    fp8_gemm_nt(*call())
+    assert planned == [GemmProblem(M, N, K, "90a", 132, gpu="NVIDIA H20")]
 
 
 def test_refuses_an_architecture(monkeypatch: pytest.MonkeyPatch) -> None:

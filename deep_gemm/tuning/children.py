@@ -15,10 +15,9 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
-ROOT = Path(__file__).resolve().parents[1]
+from deep_gemm import knobs
 
 Message = dict[str, Any]
 Handler = Callable[..., "Message | Iterator[Message]"]
@@ -44,10 +43,11 @@ class Child:
             [sys.executable, "-m", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            cwd=ROOT,
-            env={**os.environ, **(env or {})},
+            env=knobs.environment(env or {}),
             text=True,
         )
+        self._requests = cast("IO[str]", self._process.stdin)
+        self._answers = cast("IO[str]", self._process.stdout)
         self._replies: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -76,9 +76,8 @@ class Child:
 
     def send(self, command: str, **arguments: object) -> None:
         """Sends a request without waiting."""
-        assert self._process.stdin is not None
         try:
-            print(json.dumps([command, arguments]), file=self._process.stdin, flush=True)
+            print(json.dumps([command, arguments]), file=self._requests, flush=True)
         except OSError:
             raise ChildDied(self._how_it_ended()) from None
 
@@ -96,9 +95,8 @@ class Child:
 
     def close(self) -> None:
         """Lets it end by itself, for a while."""
-        assert self._process.stdin is not None
         try:
-            self._process.stdin.close()
+            self._requests.close()
             self._process.wait(_CLOSE_SECONDS)
         except (OSError, subprocess.TimeoutExpired):
             self.kill()
@@ -110,8 +108,7 @@ class Child:
             self._process.wait(_CLOSE_SECONDS)
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+        for line in self._answers:
             self._replies.put(line)
         self._replies.put(None)
 
