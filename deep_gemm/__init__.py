@@ -11,6 +11,7 @@ from deep_gemm.errors import (
     CudaError,
     DeepGemmError,
     MissingDependencyError,
+    ScaleFactorError,
     UnsupportedArchitectureError,
 )
 from deep_gemm.fp4 import cast_back_from_fp4, per_token_cast_to_fp4, transpose_packed_fp4
@@ -117,6 +118,7 @@ __all__ = [
     "CudaError",
     "DeepGemmError",
     "MissingDependencyError",
+    "ScaleFactorError",
     "UnsupportedArchitectureError",
     "__version__",
     "align",
