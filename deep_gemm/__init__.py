@@ -61,6 +61,7 @@ from deep_gemm.quantize import (
     quantize_silu_mul,
     quantize_swiglu,
 )
+from deep_gemm.requantize import requantize_to_ue8m0
 from deep_gemm.required_layout import transform_sf_into_required_layout
 from deep_gemm.settings import (
     get_batch_invariant,
@@ -173,6 +174,7 @@ __all__ = [
     "ProblemRange",
     "problems_of_model",
     "quantize_per_block",
+    "requantize_to_ue8m0",
     "quantize_per_channel",
     "quantize_per_token",
     "quantize_silu_mul",

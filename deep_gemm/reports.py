@@ -84,7 +84,7 @@ def wrong_value(argument: str, bits: int) -> ScaleFactorError:
     """The error for a scale factor of these bits."""
     return ScaleFactorError(
         f"argument {argument} of this call or of an earlier one: FP32 scale factors must be powers "
-        f"of two on SM100, got {value_of(bits):.7g}"
+        f"of two on SM100 (requantize_to_ue8m0 makes them so), got {value_of(bits):.7g}"
     )
 
 
