@@ -36,6 +36,7 @@ from deep_gemm.grouped_gemm import (
 )
 from deep_gemm.head_gemm import fp8_gemm_nt_skip_head_mid
 from deep_gemm.k_grouped_gemm import k_grouped_fp8_gemm_nt_contiguous
+from deep_gemm.k_grouped_gemm_tn import k_grouped_fp8_gemm_tn_contiguous
 from deep_gemm.layout import (
     get_col_major_tma_aligned_tensor,
     get_k_grouped_mn_major_tma_aligned_packed_ue8m0_tensor,
@@ -152,6 +153,7 @@ __all__ = [
     "init_dist",
     "jit_kernels",
     "k_grouped_fp8_gemm_nt_contiguous",
+    "k_grouped_fp8_gemm_tn_contiguous",
     "k_grouped_wgrad_gemm_fp8_fp8_fp32_nt",
     "legacy",
     "operators",

@@ -107,8 +107,7 @@ def check_uncast(a: object, b: object) -> None:
         refuse("disable_ue8m0_cast", rule, True)
 
 
-def no_kernel(what: str) -> UnsupportedArchitectureError:
-    """The error for what only SM90 has as yet."""
-    return UnsupportedArchitectureError(
-        f"argument a[0]: {what} have no kernel for SM100 yet; got a device or an emulator of SM100"
-    )
+def no_kernel(what: str, arch: str) -> UnsupportedArchitectureError:
+    """The error for what only another architecture has."""
+    text = f"{what} have no kernel for {arch}; got a device or an emulator of {arch}"
+    return UnsupportedArchitectureError(f"argument a[0]: {text}")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import deep_gemm
-from deep_gemm.errors import ArgumentError, UnsupportedArchitectureError
+from deep_gemm.errors import ArgumentError
 from deep_gemm.testing import assert_bitwise_equal, fp8_gemm_nt_reference
 from tests.emulator.arch import on_arch
 from tests.emulator.sm100 import Operand, operand
@@ -143,12 +143,3 @@ def test_wrong_scale_factors_are_refused() -> None:
         recipe = (1, 128, 128) if message.startswith("b") else None
         with pytest.raises(ArgumentError, match=re.escape(message)):
             deep_gemm.fp8_gemm_nt(left, right, d, recipe=recipe)
-
-
-def test_k_grouped_products_have_no_kernel_yet() -> None:
-    a = torch.zeros(M * 128).to(torch.float8_e4m3fn), torch.ones(M, 1)
-    b = torch.zeros(N * 128).to(torch.float8_e4m3fn), torch.ones(N, 1)
-    ks = torch.tensor([128], dtype=torch.int32)
-    d = torch.zeros(1, M, N)
-    with pytest.raises(UnsupportedArchitectureError, match="k-grouped products have no kernel"):
-        deep_gemm.k_grouped_fp8_gemm_nt_contiguous(a, b, d, [128], ks, c=d)

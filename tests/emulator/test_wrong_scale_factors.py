@@ -22,7 +22,7 @@ from deep_gemm.reports import reports_of
 from tests.emulator.arch import on_arch
 from tests.emulator.sm100 import operand
 from tests.grouped_calls import run_contiguous, run_masked, valid_rows
-from tests.grouped_operands import POISONS, Operand, exact_operand, poison, row_ends, row_ids
+from tests.grouped_operands import Operand, exact_operand, poison, row_ends, row_ids
 from tests.packings import ends_of, some_of_everything
 
 pytestmark = pytest.mark.filterwarnings("ignore:CPU tensors")
@@ -52,7 +52,7 @@ def output() -> torch.Tensor:
     return torch.empty(M, N, dtype=torch.bfloat16)
 
 
-@pytest.mark.parametrize("value", [3.0, -2.0, -0.0, 1e-39, math.inf, math.nan], ids=str)
+@pytest.mark.parametrize("value", [3.0, -0.0, 1e-39, math.inf, math.nan], ids=str)
 @pytest.mark.parametrize("argument", ["a[1]", "b[1]"])
 def test_the_next_call_raises_and_names_argument_and_value(argument: str, value: float) -> None:
     a, b = operands()
@@ -111,7 +111,7 @@ def test_weights_are_checked_where_they_are_transformed() -> None:
         transform(sf, **arguments, is_sfa=False)
 
 
-@pytest.mark.parametrize("kind", POISONS)
+@pytest.mark.parametrize("kind", ["nan", "garbage"])
 def test_padding_of_grouped_products_is_not_judged(kind: str) -> None:
     b = exact_operand((2, N, K), 128, "cpu", 1)
     for layout in (
