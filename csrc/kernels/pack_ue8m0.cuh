@@ -36,7 +36,7 @@ struct alignas(64) PackArguments {
     const int32_t* grouped_layout;  // which rows belong to a group; null: all do
     GroupedLayout layout;
     uint32_t num_groups;
-    uint32_t alignment;  // of the rows at which groups begin, for kRowEnds
+    uint32_t alignment;  // of the rows at which groups begin
     uint32_t mn;
     uint32_t k;
     uint32_t gran_mn;      // rows of out that share a row of sf
@@ -168,7 +168,7 @@ DG_DEVICE uint32_t next_row_of_a_group(const PackArguments& args, uint32_t row) 
     return max(row, align(before, args.alignment));
 }
 
-// Whether any of these rows of a matrix belongs to a group.
+// Whether any of these rows of a matrix may belong to a group.
 DG_DEVICE bool any_row_counts(const PackArguments& args, uint32_t batch, uint32_t row,
                               uint32_t num_rows) {
     if (args.grouped_layout == nullptr) return true;
@@ -182,6 +182,13 @@ DG_DEVICE bool any_row_counts(const PackArguments& args, uint32_t batch, uint32_
         any |= static_cast<uint32_t>(args.grouped_layout[i]) < args.num_groups;
     }
     return any;
+}
+
+// Whether a row is sure to belong to a group. Padding may carry an id, but not where a group can
+// begin.
+DG_DEVICE bool row_counts(const PackArguments& args, uint32_t batch, uint32_t row) {
+    if (args.layout == GroupedLayout::kRowIds && row % args.alignment != 0) return false;
+    return any_row_counts(args, batch, row, 1);
 }
 
 // Whether one of the words' bytes is UE8M0's NaN.
@@ -260,7 +267,7 @@ DG_DEVICE void pack_fp32_into_ue8m0(const PackArguments& args) {
         report_wrong_value(
             args.report, again.num_mn(args), again.num_k(args),
             [&](uint32_t i, uint32_t j) { return again.source(args, i)[j * args.sf_stride_k]; },
-            [&](uint32_t i) { return any_row_counts(args, again.batch, again.row + i, 1); });
+            [&](uint32_t i) { return row_counts(args, again.batch, again.row + i); });
     }
 }
 

@@ -40,7 +40,7 @@ class GroupRows(NamedTuple):
         layout: what the numbers mean.
         numbers: int32, contiguous, the grouped layout.
         num_groups: of the product.
-        alignment: of the rows at which groups begin, for ROW_ENDS.
+        alignment: of the rows at which groups begin.
     """
 
     layout: GroupedLayout
@@ -177,6 +177,7 @@ def _plan(
     arguments.out_stride_batch, arguments.out_stride_k, _ = strides_of_batch(out.mT)
     mn, num_words = out.shape[-2:]
     arguments.mn, arguments.k, arguments.gran_mn = mn, sf.shape[-1], gran_mn
+    arguments.alignment = 1
     pointers = [("sf", extent(sf)), ("out", extent(out))]
     if rows is not None:
         arguments.layout, arguments.num_groups = rows.layout, rows.num_groups

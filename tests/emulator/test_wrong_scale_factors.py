@@ -142,8 +142,9 @@ def test_each_row_is_judged_for_itself(layout: GroupedLayout) -> None:
     """One wrong value at a time: it is reported where its row counts, and nowhere else."""
     rows = 22
     if layout is GroupedLayout.ROW_IDS:
-        ids = torch.tensor([0] * 3 + [-1] * 2 + [1] * 4 + [2] * 3 + [-1] * 10, dtype=torch.int32)
-        numbers, counts, batch = ids, (ids >= 0) & (ids < 2), 1
+        ids = torch.tensor([0] * 5 + [-1] + [1] * 6 + [2] * 3 + [-1] * 7, dtype=torch.int32)
+        numbers, batch = ids, 1
+        counts = (ids >= 0) & (ids < 2) & (torch.arange(rows) % 6 == 0)  # 0 and 6
     elif layout is GroupedLayout.ROW_ENDS:
         ends = ends_of([3, 0, 5], 6)
         numbers, batch = torch.tensor(ends, dtype=torch.int32), 1
