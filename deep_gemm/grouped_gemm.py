@@ -106,7 +106,8 @@ def m_grouped_fp8_gemm_nt_contiguous(
 
     Raises:
         ArgumentError: an argument breaks a rule. Nothing was written.
-        UnsupportedArchitectureError: the device is not SM90.
+        UnsupportedArchitectureError: there is no kernel for the device.
+        ScaleFactorError: on SM100, FP32 scale factors of an earlier call were no powers of two.
         CompilationError: the kernel could not be compiled.
     """
     if disable_ue8m0_cast:
@@ -216,7 +217,8 @@ def m_grouped_fp8_gemm_nt_masked(
 
     Raises:
         ArgumentError: an argument breaks a rule. Nothing was written.
-        UnsupportedArchitectureError: the device is not SM90.
+        UnsupportedArchitectureError: there is no kernel for the device.
+        ScaleFactorError: on SM100, FP32 scale factors of an earlier call were no powers of two.
         CompilationError: the kernel could not be compiled.
     """
     if disable_ue8m0_cast:
