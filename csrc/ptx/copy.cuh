@@ -30,8 +30,18 @@ DG_DEVICE void tma_load_3d(void* destination, const TensorMap* map, uint64_t* ba
         : "memory");
 }
 
-// The same for every CTA of the cluster whose bit is set in `mask`: the box lands at the same
-// offset of each, and its bytes complete on the barrier at the same offset of each.
+// The same of a map with one dimension more.
+DG_DEVICE void tma_load_4d(void* destination, const TensorMap* map, uint64_t* barrier, int inner,
+                           int second, int third, int outer) {
+    asm volatile(
+        "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
+        " [%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(shared_address(destination)),
+        "l"(map), "r"(shared_address(barrier)), "r"(inner), "r"(second), "r"(third), "r"(outer)
+        : "memory");
+}
+
+// As tma_load_3d, for every CTA of the cluster whose bit is set in `mask`: the box lands at the
+// same offset of each, and its bytes complete on the barrier at the same offset of each.
 DG_DEVICE void tma_load_3d_multicast(void* destination, const TensorMap* map, uint64_t* barrier,
                                      int inner, int middle, int outer, uint16_t mask) {
     asm volatile(

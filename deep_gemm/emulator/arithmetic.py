@@ -212,6 +212,11 @@ def maximum_f32(a: Lanes, b: Lanes) -> Lanes:
     return _chosen_f32(a, b, _order(a) >= _order(b))
 
 
+def maximum_or_nan_f32(a: Lanes, b: Lanes) -> Lanes:
+    """The greater one, as `maximum_f32`, but a NaN wins."""
+    return _canonical(np.where(np.isnan(a) | np.isnan(b), a + b, maximum_f32(a, b)))
+
+
 def _chosen_f32(a: Lanes, b: Lanes, is_first: Lanes) -> Lanes:
     chosen = np.where((is_first & ~np.isnan(a)) | np.isnan(b), a, b)
     return _canonical(chosen)
