@@ -23,6 +23,14 @@ struct RowDescriptor {
     DG_DEVICE explicit RowDescriptor(const void* tile)
         : low((ptx::shared_address(tile) & 0x3ffff) / 16) {}
 
+    // Tile `i` of those that lie side by side from this one on.
+    template <int kTileBytes>
+    DG_DEVICE RowDescriptor tile(int i) const {
+        RowDescriptor result = *this;
+        result.low += i * (kTileBytes / 16);
+        return result;
+    }
+
     // The descriptor `bytes` further on: along K inside a row, or by whole groups of eight rows.
     DG_DEVICE uint64_t at(int bytes) const { return (kHigh << 32) | (low + bytes / 16); }
 };

@@ -78,14 +78,6 @@ DG_DEVICE void load_key_rows(MqaStorage<kConfig>& smem, const MqaArguments& args
     __syncwarp();
 }
 
-// The last key that a token of the block sees, plus 1.
-template <MqaConfig kConfig>
-DG_DEVICE uint32_t end_of_keys(const QueryBlock<kConfig.num_tokens>& block) {
-    uint32_t end = 0;
-    for (const LogitRow& row : block.rows) end = max(end, row.end);
-    return end;
-}
-
 // A whole warp.
 template <MqaConfig kConfig>
 DG_DEVICE void load_keys(MqaStorage<kConfig>& smem, const MqaArguments& args) {
@@ -98,14 +90,14 @@ DG_DEVICE void load_keys(MqaStorage<kConfig>& smem, const MqaArguments& args) {
         const uint32_t num_tiles = block.num_tiles;
         const uint32_t first_key = block.first_key;
         const uint32_t sequence = block.sequence;
-        const uint32_t end = kConfig.is_paged() ? end_of_keys<kConfig>(block) : 0;
+        const uint32_t end_key = block.end_key;
         if (num_tiles == 0) return;
         blocks.consumer_release(blocks.release_address(block_state));
         block_state.advance();
 
         if constexpr (kConfig.is_paged()) {
             PageReader<kConfig> pages{args.block_table + sequence * args.table_stride,
-                                      ceil_div<uint32_t>(end, kConfig.page_keys)};
+                                      ceil_div<uint32_t>(end_key, kConfig.page_keys)};
             for (uint32_t i = 0; i < num_tiles; ++i, state.advance()) {
                 load_pages<kConfig>(smem, args, pages, state, first_key + i * kConfig.kTileKeys);
             }

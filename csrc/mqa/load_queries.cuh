@@ -58,13 +58,12 @@ struct QueryLoader {
     }
 
     // Publishes a run of tiles of the block of tokens from `first_token` on, `num_tokens` of which
-    // there are.
-    DG_DEVICE void publish(uint32_t first_token, uint32_t num_tokens, uint32_t sequence,
-                           uint32_t first_key, uint32_t num_tiles) {
+    // there are; `keys` are those of the lane's token.
+    DG_DEVICE void publish(uint32_t first_token, uint32_t num_tokens, const VisibleKeys& keys,
+                           uint32_t sequence, const TileRange& run) {
         pipeline.producer_acquire(state);
         auto& block = smem.blocks[state.stage];
         const uint32_t lane = ptx::lane_idx();
-        const VisibleKeys keys = keys_of_lane(first_token, num_tokens);
         if (lane < kTokens) {
             const int64_t column =
                 static_cast<int64_t>(first_token + lane) * args.logits_stride - keys.shift;
@@ -73,8 +72,9 @@ struct QueryLoader {
                 static_cast<uint32_t>(keys.first), static_cast<uint32_t>(keys.end)};
         }
         if (lane == 0) {
-            block.first_key = first_key;
-            block.num_tiles = num_tiles;
+            block.first_key = run.first_key;
+            block.num_tiles = run.num_tiles;
+            block.end_key = run.end_key;
             block.sequence = sequence;
         }
         load_weights(first_token, num_tokens);
@@ -132,13 +132,14 @@ DG_DEVICE void load_queries(MqaStorage<kConfig>& smem, const MqaArguments& args,
         const uint32_t first_tile = i == begin.block ? begin.tile : 0;
         const uint32_t last_token = min((i + 1) * stride, args.num_tokens);
         for (uint32_t token = i * stride; token < last_token; token += kTokens) {
-            const TileRange tiles = loader.tiles_of(loader.keys_of_lane(token, last_token - token));
-            const uint32_t end_tile =
-                i == end.block ? min(end.tile, tiles.num_tiles) : tiles.num_tiles;
+            const uint32_t num_tokens = last_token - token;
+            const VisibleKeys keys = loader.keys_of_lane(token, num_tokens);
+            TileRange run = loader.tiles_of(keys);
+            const uint32_t end_tile = i == end.block ? min(end.tile, run.num_tiles) : run.num_tiles;
             if (first_tile >= end_tile) continue;
-            loader.publish(token, last_token - token, i,
-                           tiles.first_key + first_tile * MqaConfig::kTileKeys,
-                           end_tile - first_tile);
+            run.first_key += first_tile * MqaConfig::kTileKeys;
+            run.num_tiles = end_tile - first_tile;
+            loader.publish(token, num_tokens, keys, i, run);
         }
     }
     loader.publish_end();

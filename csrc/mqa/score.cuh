@@ -24,6 +24,7 @@ namespace deep_gemm {
 struct KeyTile {
     uint32_t key;  // of its first row; the second is 8 further on
     float sf[2];
+    bool is_seen;  // whether a token sees any key of the warp's rows
     uint32_t release_address;
 };
 
@@ -37,7 +38,8 @@ struct Scorer {
 
     MqaStorage<kConfig>& smem;
     int thread;  // of the warpgroup
-    int first_row;
+    int warp_row;   // the warp's first row of a tile
+    int first_row;  // the thread's
     KeyPipeline<kConfig> keys;
     QueryPipeline<kConfig> blocks;
     typename KeyPipeline<kConfig>::State key_state{};
@@ -45,20 +47,22 @@ struct Scorer {
     typename QueryPipeline<kConfig>::State summed_state{};  // of what is summed up
     int query_stage = 0;                                    // of what is multiplied
     uint32_t next_key = 0;
+    uint32_t end_key = 0;
     uint32_t tiles_left = 0;
-    Descriptor a;
-    Descriptor b;
+    Descriptor keys_of_warps;  // the warpgroup's, in the first stage
+    Descriptor queries;
     float weights[kConfig.columns() / 4];
     float chains[2][kQuadTokens];  // of both rows
 
     DG_DEVICE Scorer(MqaStorage<kConfig>& smem, int warpgroup_idx)
         : smem(smem),
           thread(threadIdx.x % MqaConfig::kWarpgroup),
+          warp_row(ptx::warp_idx() * 16),
           first_row(warpgroup_idx * MqaConfig::kMmaM + accumulator_row(thread)),
           keys{smem.key_barriers},
           blocks{smem.query_barriers},
-          a(smem.keys[0] + warpgroup_idx * MqaConfig::kMmaM * kConfig.head_dim),
-          b(smem.queries[0]) {}
+          keys_of_warps(smem.keys[0] + warpgroup_idx * MqaConfig::kMmaM * kConfig.head_dim),
+          queries(smem.queries[0]) {}
 
     // All blocks of the CTA's share. While one half of a tile's columns is summed up, the tensor
     // cores work on the other, across tiles and blocks. Between two halves they turn to the other
@@ -71,13 +75,13 @@ struct Scorer {
         while (true) {
             ptx::wgmma_wait_group<0>(lower);
             start_half<1>(upper);
-            sum_half<0>(lower, tile);
             const bool goes_on = has_next_tile();
+            if (tile.is_seen) sum_half<0>(lower, tile);
             ptx::wgmma_wait_group<0>(upper);
             keys.consumer_release(tile.release_address);
             if (!goes_on) break;
             const KeyTile next = start_tile(lower);
-            sum_half<1>(upper, tile);
+            if (tile.is_seen) sum_half<1>(upper, tile);
             if (summed_state.stage != query_stage) {
                 blocks.consumer_release(blocks.release_address(summed_state));
                 __syncwarp();  // WGMMA wants the lane that has arrived back among the others
@@ -86,7 +90,7 @@ struct Scorer {
             }
             tile = next;
         }
-        sum_half<1>(upper, tile);
+        if (tile.is_seen) sum_half<1>(upper, tile);
     }
 
   private:
@@ -103,6 +107,7 @@ struct Scorer {
         const auto& block = smem.blocks[block_state.stage];
         tiles_left = ptx::uniform(block.num_tiles);
         next_key = block.first_key;
+        end_key = block.end_key;
         return tiles_left != 0;
     }
 
@@ -113,6 +118,7 @@ struct Scorer {
         start_half<0>(accum);
         KeyTile tile;
         tile.key = next_key + first_row;
+        tile.is_seen = next_key + warp_row < end_key;
         const float* sf = smem.key_sf[key_state.stage] + kConfig.sf_place(first_row);
         tile.sf[0] = ptx::load_shared(sf);
         tile.sf[1] = ptx::load_shared(sf + 8);
@@ -126,14 +132,13 @@ struct Scorer {
     // leaves its stage behind.
     template <int kIndex>
     DG_DEVICE void start_half(float (&accum)[kHalf / 2]) {
-        const int a_offset = key_state.stage * kConfig.key_tile_bytes();
-        const int b_offset = query_stage * kConfig.query_tile_bytes();
+        const Descriptor a = keys_of_warps.template tile<kConfig.key_tile_bytes()>(key_state.stage);
+        const Descriptor b = queries.template tile<kConfig.query_tile_bytes()>(query_stage);
         ptx::wgmma_fence();
 #pragma unroll
         for (int k = 0; k < kConfig.head_dim; k += MqaConfig::kMmaK) {
-            ptx::WgmmaFp8<kHalf>::mma_async(accum, a.at(a_offset + k),
-                                            b.at(b_offset + kIndex * kHalf * kConfig.head_dim + k),
-                                            k != 0);
+            ptx::WgmmaFp8<kHalf>::mma_async(accum, a.at(k),
+                                            b.at(kIndex * kHalf * kConfig.head_dim + k), k != 0);
         }
         ptx::wgmma_commit_group();
         if (kIndex == 1) key_state.advance();

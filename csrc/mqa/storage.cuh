@@ -21,6 +21,7 @@ struct QueryBlock {
     LogitRow rows[kTokens];
     uint32_t first_key;  // of the run's first tile
     uint32_t num_tiles;  // 0: there is no further block
+    uint32_t end_key;    // behind the last key that one of the tokens sees
     uint32_t sequence;   // whose pages hold the keys
 };
 

@@ -41,19 +41,22 @@ DG_DEVICE VisibleKeys visible_keys(const MqaArguments& args, uint32_t token) {
     return keys;
 }
 
-// The tiles of a block of tokens: `num_tiles` of kTileKeys keys from `first_key` on.
+// The tiles of a block of tokens: `num_tiles` of kTileKeys keys from `first_key` on, the last of
+// which need not reach beyond `end_key` - 1.
 struct TileRange {
     uint32_t first_key;
     uint32_t num_tiles;
+    uint32_t end_key;
 };
 
 // From the first and the last key that any of the block's tokens sees.
 DG_DEVICE TileRange tile_range(int64_t first, int64_t end) {
-    if (end <= first) return {0, 0};
+    if (end <= first) return {0, 0, 0};
     const uint32_t first_key =
         static_cast<uint32_t>(first) / MqaConfig::kKeyAlignment * MqaConfig::kKeyAlignment;
     const uint32_t num_keys = static_cast<uint32_t>(end) - first_key;
-    return {first_key, ceil_div<uint32_t>(num_keys, MqaConfig::kTileKeys)};
+    return {first_key, ceil_div<uint32_t>(num_keys, MqaConfig::kTileKeys),
+            static_cast<uint32_t>(end)};
 }
 
 }  // namespace deep_gemm

@@ -9,6 +9,7 @@ import torch
 
 import deep_gemm
 from deep_gemm.testing import assert_bitwise_equal
+from deep_gemm.testing.mqa_reference import pages_of
 from tests.mqa import BF16, FP32, Pages, Shape, check_matrix, check_pages
 
 pytestmark = pytest.mark.filterwarnings("ignore:CPU tensors")
@@ -42,18 +43,16 @@ def causal(tokens: int, num_keys: int) -> torch.Tensor:
     "shape",
     [
         Shape(64, 128),
-        Shape(64, 128, FP32, is_exact=False),
         Shape(32, 64, BF16),
         Shape(16, 32, FP32, is_exact=False),
         Shape(8, 32, BF16, is_exact=False),
         Shape(24, 64),
-        Shape(128, 32),
         Shape(72, 32, FP32, is_exact=False),
     ],
     ids=str,
 )
 def test_ranges_anywhere(shape: Shape) -> None:
-    check_matrix(shape, random_ranges(9, 300, 0), 300, "cpu")
+    check_matrix(shape, random_ranges(6, 200, 0), 200, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -77,14 +76,22 @@ def test_compressed(width: int, cleans: bool) -> None:
     check_matrix(SMALL, random_ranges(21, 150, 3), 150, "cpu", cleans, width)
 
 
-@pytest.mark.parametrize("shape", [Shape(64, 32, FP32, False), Shape(16, 32, FP32, False)], ids=str)
-def test_a_logit_does_not_depend_on_the_others(shape: Shape) -> None:
-    """Bits are the same for other ranges, alone, in a batch, in pages, and for another next_n."""
-    tokens = 4
-    full = check_matrix(shape, ranges(*[(0, 256)] * tokens), 256, "cpu")
-    part = check_matrix(shape, ranges((3, 200), (77, 78), (0, 0), (130, 256)), 256, "cpu")
-    for i, (start, end) in enumerate(((3, 200), (77, 78), (130, 130), (130, 256))):
+def test_a_logit_does_not_depend_on_the_others() -> None:
+    """Its bits are the same for other ranges, in pages, and whatever next_n is."""
+    shape, tokens = Shape(16, 32, FP32, is_exact=False), 4
+    full = check_matrix(shape, ranges(*[(0, 200)] * tokens), 200, "cpu")
+    part = check_matrix(shape, ranges((3, 150), (77, 78), (0, 0), (130, 200)), 200, "cpu")
+    for i, (start, end) in enumerate(((3, 150), (77, 78), (0, 0), (130, 200))):
         assert_bitwise_equal(part[i, start:end], full[i, start:end])
+    q, weights = shape.queries(tokens, "cpu", 0)
+    cache = pages_of(shape.keys(200, "cpu", 0), 64)
+    table = torch.arange(4, dtype=torch.int32)[None]
+    for next_n in (1, 2, 4):
+        lens = torch.full((1, next_n), 200, dtype=torch.int32)
+        shares = deep_gemm.get_paged_mqa_logits_metadata(lens, 64, 2)
+        operands = q[None, :next_n], cache, weights[:next_n], lens, table, shares
+        paged = deep_gemm.fp8_paged_mqa_logits(*operands, 200)
+        assert_bitwise_equal(paged, full[:next_n], f"next_n={next_n}")
 
 
 @pytest.mark.parametrize(
