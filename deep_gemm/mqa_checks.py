@@ -32,7 +32,8 @@ def plain_queries(q: object) -> torch.Tensor:
             rule = "must be a tensor or (tensor, None): FP8 queries have no scale factors"
             refuse("q", rule, f"{len(q)} items" if len(q) != 2 else type(q[1]).__name__)
         q = q[0]
-    return check_is_tensor("q", q)
+    check_device_type("q", check_is_tensor("q", q).device)
+    return q
 
 
 def check_logits_dtype(dtype: object) -> torch.dtype:
@@ -138,7 +139,6 @@ def check_no_indices(indices: object) -> None:
 
 def _check_queries(q: torch.Tensor, dims: int) -> None:
     check_not_fp4("q", q)
-    check_device_type("q", q.device)
     _check_like_q("q", q, dims, torch.float8_e4m3fn, q.device)
     *_, heads, head_dim = q.shape
     if heads not in HEADS:

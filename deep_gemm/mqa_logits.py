@@ -26,6 +26,7 @@ from deep_gemm.mqa_checks import (
     check_paged_call,
     plain_queries,
 )
+from deep_gemm.runtime.device import arch_of
 from deep_gemm.runtime.launch import Plan
 from deep_gemm.settings import current
 from deep_gemm.utils.math import align
@@ -86,7 +87,7 @@ def fp8_mqa_logits(
     dtype = check_logits_dtype(logits_dtype)
     inputs = (data, keys, key_sf, weights, cu_seq_len_k_start, cu_seq_len_k_end)
     settings = current()
-    key = (*map(_kind, inputs), width, cleans, dtype, settings)
+    key = (*map(_kind, inputs), width, cleans, dtype, settings, arch_of(data.device))
     plan = _plans.get(key)
     if plan is None:
         check_matrix_call(MatrixLogits(*inputs, data))
@@ -197,7 +198,7 @@ def fp8_paged_mqa_logits(
     dtype = torch.float32 if logits_dtype is None else check_logits_dtype(logits_dtype)
     inputs = (data, kv_cache, weights, context_lens, block_table, schedule_meta)
     settings = current()
-    key = (*map(_kind, inputs), width, cleans, dtype, settings)
+    key = (*map(_kind, inputs), width, cleans, dtype, settings, arch_of(data.device))
     plan = _plans.get(key)
     if plan is None:
         check_paged_call(PagedLogits(*inputs, data))
@@ -222,8 +223,8 @@ def _columns(
     """Columns of compressed logits, or None, and whether logits are cleaned."""
     if isinstance(clean_logits, int) and not isinstance(clean_logits, bool):
         # The newer order: max_seqlen_k, schedule_meta. Its logits are always compressed.
-        late = schedule_meta if max_seqlen_k in (0, None) else max_seqlen_k
-        _check_no_schedule(late)
+        is_unset = max_seqlen_k is None or isinstance(max_seqlen_k, int)
+        _check_no_schedule(schedule_meta if is_unset else max_seqlen_k)
         return check_count("max_seqlen_k", clean_logits), False
     if clean_logits is not None and not isinstance(clean_logits, bool):
         refuse("clean_logits", "must be a bool, or an int for max_seqlen_k", repr(clean_logits))
