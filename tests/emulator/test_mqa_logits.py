@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 import torch
 
 import deep_gemm
+from deep_gemm.kernels import mqa_config
 from deep_gemm.testing import assert_bitwise_equal
 from deep_gemm.testing.mqa_reference import pages_of
 from tests.mqa import BF16, FP32, Pages, Shape, check_matrix, check_pages
@@ -46,13 +48,12 @@ def causal(tokens: int, num_keys: int) -> torch.Tensor:
         Shape(32, 64, BF16),
         Shape(16, 32, FP32, is_exact=False),
         Shape(8, 32, BF16, is_exact=False),
-        Shape(24, 64),
         Shape(72, 32, FP32, is_exact=False),
     ],
     ids=str,
 )
 def test_ranges_anywhere(shape: Shape) -> None:
-    check_matrix(shape, random_ranges(6, 200, 0), 200, "cpu")
+    check_matrix(shape, random_ranges(6, 140, 0), 140, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,6 @@ def test_a_logit_does_not_depend_on_the_others() -> None:
         (Pages(((300,), (0,), (1,), (129,), (64,)), 64), False),
         (Pages(((17, 300), (0, 0), (128, 5)), 16), True),
         (Pages(((299, 300), (0, 1), (49, 50)), 16, one_dimensional=True), True),
-        (Pages(((1, 2, 300), (3, 4, 5)), 32), False),
         (Pages(((130, 0, 7, 300), (0, 0, 0, 1)), 64), True),
         (Pages(((0,), (0,)), 64), True),
         (Pages(((5000,), (100,)), 64), False),
@@ -119,18 +119,25 @@ def test_pages(pages: Pages, cleans: bool) -> None:
         (Shape(32, 64), 4),
         (Shape(64, 32), 6),
         (Shape(8, 32), 1),
-        (Shape(8, 64), 2),
     ],
     ids=str,
 )
 def test_tokens_of_a_sequence(shape: Shape, next_n: int) -> None:
-    lens = tuple(tuple(150 + i * j for j in range(next_n)) for i in (0, -7, 3))
+    lens = tuple(tuple(70 + i * j for j in range(next_n)) for i in (0, -7, 20))
     check_pages(shape, Pages(lens, 64), "cpu")
 
 
 def test_more_sequences_than_multiprocessors() -> None:
-    lens = tuple(((i * 37) % 140,) for i in range(23))
+    lens = tuple(((i * 37) % 140,) for i in range(13))
     check_pages(SMALL, Pages(lens, 32, 140), "cpu", num_sms=4)
+
+
+@pytest.mark.parametrize("timing", ["late", "random"])
+def test_in_other_orders(timing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DG_EMULATOR_TIMING", timing)
+    with mock.patch.object(mqa_config, "MAX_STAGES", 2):
+        check_matrix(SMALL, random_ranges(20, 200, 5), 200, "cpu")
+        check_pages(SMALL, Pages(((17, 300), (0, 0), (128, 5)), 16), "cpu")
 
 
 def test_no_tokens_and_no_keys() -> None:

@@ -42,13 +42,13 @@ def check(context_lens: torch.Tensor, num_sms: int) -> None:
     assert min(sizes) >= 0 and max(sizes) - min(sizes) <= 1
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.lists(lengths, min_size=1, max_size=40), st.integers(1, 4))
 def test_one_length_for_each_sequence(lens: list[int], num_sms: int) -> None:
     check(torch.tensor(lens, dtype=torch.int32), num_sms)
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(st.lists(st.tuples(lengths, lengths, lengths), min_size=1, max_size=20), st.integers(1, 4))
 def test_the_longest_of_a_sequence_s_tokens_counts(
     lens: list[tuple[int, int, int]], num_sms: int
@@ -56,7 +56,7 @@ def test_the_longest_of_a_sequence_s_tokens_counts(
     check(torch.tensor(lens, dtype=torch.int32), num_sms)
 
 
-@pytest.mark.parametrize("num_sequences", [255, 256, 257, 5000])
+@pytest.mark.parametrize("num_sequences", [256, 257, 5000])
 def test_more_sequences_than_threads(num_sequences: int) -> None:
     generator = torch.Generator().manual_seed(num_sequences)
     lens = torch.randint(0, 600, (num_sequences,), generator=generator, dtype=torch.int32)

@@ -1,4 +1,4 @@
-"""MQA logits on the GPU: every element against FP64, between guards; graphs, repeats, large ones."""
+"""MQA logits on the GPU: each element against FP64, between guards; graphs, repeats, large ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def causal(tokens: int, num_keys: int) -> torch.Tensor:
 
 
 def packed(tokens: int, num_keys: int) -> torch.Tensor:
-    """Sequences of unequal lengths, one after the other, each token with its own sequence's keys."""
+    """Sequences of unequal lengths, one after the other; a token sees its own one's keys."""
     bounds = [0, tokens // 7, tokens // 3, tokens - 5, tokens]
     rows = []
     for begin, end in itertools.pairwise(bounds):
