@@ -32,8 +32,9 @@ def plain_queries(q: object) -> torch.Tensor:
             rule = "must be a tensor or (tensor, None): FP8 queries have no scale factors"
             refuse("q", rule, f"{len(q)} items" if len(q) != 2 else type(q[1]).__name__)
         q = q[0]
-    check_device_type("q", check_is_tensor("q", q).device)
-    return q
+    queries = check_is_tensor("q", q)
+    check_device_type("q", queries.device)
+    return queries
 
 
 def check_logits_dtype(dtype: object) -> torch.dtype:
