@@ -24,8 +24,8 @@ MEASURE_SECONDS = 90
 METHOD = (
     "kernel time by the CUDA profiler, L2 flushed before each call, libraries in turn (one process"
     " each), median over passes of each pass's median; spread is (max - min) / median of the"
-    " passes; FP32 logits, not cleaned; pages of 64 keys, lengths from half of the longest up, metadata not"
-    " counted; the floor is that of 1979 TFLOPS or of HBM, whichever is higher"
+    " passes; FP32 logits, not cleaned; pages of 64 keys, lengths from half of the longest up,"
+    " metadata not counted; the floor is that of 1979 TFLOPS or of HBM, whichever is higher"
 )
 
 Times = dict[str, list[float]]

@@ -178,8 +178,8 @@ def usable_sms(device: torch.device, settings: Settings | None = None) -> int:
 def set_pdl(enabled: bool) -> None:
     """Programmatic dependent launch: whether GEMMs start while the kernel before them still ends.
 
-    They prepare themselves and then wait until all that it wrote is there; and they let the kernel
-    behind them do the same.
+    They prepare themselves, a dense product with weights asks L2 for the first of them, and then
+    they wait until all that it wrote is there; and they let the kernel behind them do the same.
 
     Raises:
         ArgumentError: not a bool.

@@ -38,7 +38,8 @@ struct GemmArguments {
     uint32_t k;     // not for k-grouped products
     uint32_t band;  // of the block order, see scheduler/block_order.cuh
     SfaLoad sfa_load;
-    bool accumulates;  // D += product
+    bool accumulates;   // D += product
+    bool prefetches_b;  // B is asked for before the kernel before has ended; see load_tiles.cuh
     // With gaps between heads: D's columns lie in runs of head_left and head_right in turn, with
     // head_mid columns between the two that are not written.
     uint32_t head_left;

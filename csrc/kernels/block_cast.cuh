@@ -17,6 +17,7 @@
 #include "common/math.cuh"
 #include "common/types.cuh"
 #include "kernels/cast.cuh"
+#include "ptx/cluster.cuh"
 #include "ptx/thread.cuh"
 
 namespace deep_gemm {
@@ -194,6 +195,8 @@ struct BlockCast {
 
 template <BlockCastConfig kConfig>
 DG_DEVICE void block_cast(const CastArguments& args) {
+    // A GEMM of what comes out may get ready meanwhile.
+    ptx::griddepcontrol_launch_dependents();
     extern __shared__ __align__(1024) uint8_t dynamic_smem[];
     auto& storage = *reinterpret_cast<BlockCastStorage<kConfig>*>(dynamic_smem);
     const uint32_t tiles_of_row = ceil_div(args.columns, kConfig.kTile);

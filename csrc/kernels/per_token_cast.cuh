@@ -17,6 +17,7 @@
 #include "common/types.cuh"
 #include "kernels/cast.cuh"
 #include "kernels/cast_rows.cuh"
+#include "ptx/cluster.cuh"
 #include "ptx/thread.cuh"
 
 namespace deep_gemm {
@@ -155,6 +156,8 @@ struct PerTokenCast {
 
 template <PerTokenCastConfig kConfig>
 DG_DEVICE void per_token_cast(const CastArguments& args) {
+    // A GEMM of what comes out may get ready meanwhile.
+    ptx::griddepcontrol_launch_dependents();
     constexpr uint32_t kElementBytes = CastVector<kConfig.input>::kElementBytes;
     constexpr uint32_t kWarps = kConfig.kThreads / 32;
     const uint32_t warp = blockIdx.x * kWarps + ptx::warp_idx();

@@ -85,11 +85,16 @@ DG_DEVICE void schedule_role(SharedStorage<kConfig>& smem, const GemmArguments& 
 template <GemmConfig kConfig>
 DG_DEVICE void load_role(SharedStorage<kConfig>& smem, const GemmArguments& args, int warp) {
     if constexpr (kConfig.num_math_warpgroups > 1) ptx::setmaxnreg_dec<kLoadRegisters>();
+    const PersistentCta<kConfig> cta(blockIdx.x, gridDim.x);
+    if constexpr (kConfig.grouping == Grouping::kDense) {
+        if (warp == 0 && args.prefetches_b) {
+            prefetch_b<kConfig>(args, make_scheduler(smem, args), cta.rank_m);
+        }
+    }
     // Whatever the kernel reads from global memory, one of these warps reads first. The math warps
     // only write what follows from it.
     ptx::griddepcontrol_wait();
     if (warp == 0) {
-        const PersistentCta<kConfig> cta(blockIdx.x, gridDim.x);
         load_tiles<kConfig>(smem, args, make_scheduler(smem, args), cta.rank_m, cta.rank_n);
         ptx::griddepcontrol_launch_dependents();
     } else if (warp == 1) {

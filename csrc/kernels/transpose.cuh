@@ -16,6 +16,7 @@
 
 #include "common/math.cuh"
 #include "common/types.cuh"
+#include "ptx/cluster.cuh"
 
 namespace deep_gemm {
 
@@ -175,6 +176,8 @@ DG_DEVICE bool is_aligned(const void* address, int64_t stride, int64_t other_str
 
 template <int kElementBytes>
 DG_DEVICE void transpose(const TransposeArguments& args) {
+    // A GEMM of what comes out may get ready meanwhile.
+    ptx::griddepcontrol_launch_dependents();
     using Tile = TransposeTile<kElementBytes>;
     using Element = typename UnsignedOf<kElementBytes>::Type;
     extern __shared__ __align__(1024) uint8_t dynamic_smem[];

@@ -35,6 +35,21 @@ DG_DEVICE void load_tile(uint8_t* tile, const TensorMap* map, uint64_t* full, ui
     }
 }
 
+// Asks L2 for the tiles of B that the first stages will hold, while the kernel before is still at
+// work: weights come from HBM, and seldom from that kernel. It is safe even then, since L2 is where
+// that kernel writes; but a load would have to wait.
+template <GemmConfig kConfig, typename Scheduler>
+DG_DEVICE void prefetch_b(const GemmArguments& args, Scheduler scheduler, uint32_t rank_m) {
+    constexpr uint32_t kPart = kConfig.block_n / kConfig.cluster_m;
+    BlockCoordinates block;
+    if (!ptx::elect_one() || !scheduler.next_block(block)) return;
+    const uint32_t num_tiles = min<uint32_t>(block.num_k_blocks, kConfig.num_stages);
+    for (uint32_t i = 0; i < num_tiles; ++i) {
+        ptx::tma_prefetch_3d(&args.tensor_map_b, (block.first_k_block + i) * kConfig.kBlockK,
+                             block.n + rank_m * kPart, block.b_batch);
+    }
+}
+
 template <GemmConfig kConfig, typename Scheduler>
 DG_DEVICE void load_tiles(SharedStorage<kConfig>& smem, const GemmArguments& args,
                           Scheduler scheduler, uint32_t rank_m, uint32_t rank_n) {

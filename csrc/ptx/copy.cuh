@@ -30,7 +30,7 @@ DG_DEVICE void tma_load_3d(void* destination, const TensorMap* map, uint64_t* ba
         : "memory");
 }
 
-// The same of a map with one dimension more.
+// tma_load_3d of a map with one dimension more.
 DG_DEVICE void tma_load_4d(void* destination, const TensorMap* map, uint64_t* barrier, int inner,
                            int second, int third, int outer) {
     asm volatile(
@@ -40,8 +40,16 @@ DG_DEVICE void tma_load_4d(void* destination, const TensorMap* map, uint64_t* ba
         : "memory");
 }
 
-// As tma_load_3d, for every CTA of the cluster whose bit is set in `mask`: the box lands at the
-// same offset of each, and its bytes complete on the barrier at the same offset of each.
+// Asks L2 for the map's box at (inner, middle, outer); whoever loads it later gets what is in
+// memory then.
+DG_DEVICE void tma_prefetch_3d(const TensorMap* map, int inner, int middle, int outer) {
+    asm volatile("cp.async.bulk.prefetch.tensor.3d.L2.global [%0, {%1, %2, %3}];" ::"l"(map),
+                 "r"(inner), "r"(middle), "r"(outer)
+                 : "memory");
+}
+
+// The same as tma_load_3d for every CTA of the cluster whose bit is set in `mask`: the box lands at
+// the same offset of each, and its bytes complete on the barrier at the same offset of each.
 DG_DEVICE void tma_load_3d_multicast(void* destination, const TensorMap* map, uint64_t* barrier,
                                      int inner, int middle, int outer, uint16_t mask) {
     asm volatile(

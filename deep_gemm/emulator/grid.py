@@ -20,7 +20,7 @@ from deep_gemm.emulator.memory import OFFSET_MASK, RANK_SHIFT, Proxy, compose_sh
 from deep_gemm.emulator.ordering import ClusterOrder
 from deep_gemm.emulator.program import Program
 from deep_gemm.emulator.races import Kind
-from deep_gemm.emulator.spaces import SHARED_WINDOW, WINDOW_BYTES
+from deep_gemm.emulator.spaces import SHARED_WINDOW, is_within
 from deep_gemm.emulator.tensor_order import TensorOrder
 from deep_gemm.emulator.tma import TensorMap, load_box, swizzled_offsets
 from deep_gemm.emulator.warp import Group, Warp
@@ -89,13 +89,13 @@ class Launch:
         Raises:
             HazardError: R18, there is none; "bounds".
         """
-        offset = address - PARAMETER_BASE
         if address % MAP_ALIGNMENT:
             raise HazardError("R18", f"a tensor map at {address:#x}, not {MAP_ALIGNMENT}-aligned")
-        if 0 <= address - SHARED_WINDOW < WINDOW_BYTES:
+        if is_within(address, SHARED_WINDOW):
             text = f"a tensor map in shared memory, at {address:#x}: TMA cannot use it there"
             raise HazardError("R18", text)
-        if 0 <= offset < WINDOW_BYTES:
+        if is_within(address, PARAMETER_BASE):
+            offset = address - PARAMETER_BASE
             data = self.parameters[offset : offset + MAP_BYTES]
         else:
             data = self.memory.read_bytes(address, MAP_BYTES).tobytes()
@@ -207,12 +207,26 @@ class Cluster:
         return round_
 
     def use_map(self, address: int, warp: Warp) -> TensorMap:
-        """The tensor map at an address, which a warp gives to TMA.
+        """The tensor map at an address, which a warp gives to TMA for a copy.
 
         Raises:
             HazardError: as Launch.map_at; R27; R31, it may not be used yet.
         """
         self.order.touch_global(warp)
+        return self._map_at(address, warp)
+
+    def hint_map(self, address: int, warp: Warp) -> None:
+        """A warp gives the tensor map at an address to TMA for a prefetch. Elements that the grid
+        before still writes do no harm; the map itself must not be one that it may have made.
+
+        Raises:
+            HazardError: as `use_map`.
+        """
+        if not is_within(address, PARAMETER_BASE):
+            self.order.touch_global(warp)
+        self._map_at(address, warp)
+
+    def _map_at(self, address: int, warp: Warp) -> TensorMap:
         tensor_map = self.launch.map_at(address)
         self.maps.check(warp, address)
         return tensor_map

@@ -150,7 +150,7 @@ def _prefetch_box(instruction: Instruction, symbols: Symbols) -> Execute:
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         for place in np.unique(where(warp)[mask]):
-            warp.cta.cluster.use_map(int(place), warp)
+            warp.cta.cluster.hint_map(int(place), warp)
         return None
 
     return execute

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from deep_gemm.emulator.errors import Access, HazardError
 from deep_gemm.emulator.map_bytes import MAP_BYTES
 from deep_gemm.emulator.races import Operation
-from deep_gemm.emulator.spaces import PARAMETER_WINDOW, WINDOW_BYTES
+from deep_gemm.emulator.spaces import PARAMETER_WINDOW, is_within
 
 if TYPE_CHECKING:
     from deep_gemm.emulator.grid import Cluster
@@ -123,7 +123,7 @@ class MapOrder:
         Raises:
             HazardError: R31, it is in global memory and not released and acquired.
         """
-        if 0 <= address - PARAMETER_WINDOW < WINDOW_BYTES:
+        if is_within(address, PARAMETER_WINDOW):
             return
         clock = warp.timeline.clock
         acquires = self._acquires.get((warp.cta.index, address), {})

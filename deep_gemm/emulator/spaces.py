@@ -39,6 +39,11 @@ class Target(NamedTuple):
     mask: Mask
 
 
+def is_within(address: int, window: int) -> bool:
+    """Whether a generic address lies in a window."""
+    return 0 <= address - window < WINDOW_BYTES
+
+
 def in_window(addresses: NDArray[np.uint64], window: int) -> NDArray[np.bool_]:
     """Which generic addresses lie in a window."""
     inside: NDArray[np.bool_] = (addresses & np.uint64(_WINDOW_MASK)) == np.uint64(window)

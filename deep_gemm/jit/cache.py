@@ -23,6 +23,9 @@ from deep_gemm.jit.compiler import CompiledKernel
 from deep_gemm.jit.entry import FILES, BrokenEntryError, decode, encode
 from deep_gemm.jit.trust import make_folder, open_folder, read_file, write_file
 
+PUBLISH_ATTEMPTS = 8
+"""How often an entry's folder may vanish before that is an error."""
+
 
 def _absolute(directory: Path) -> Path:
     """The directory without `~`; a user without a home, as in containers, gets a temporary one."""
@@ -105,13 +108,23 @@ class KernelCache:
             make_folder(self.directory, "tmp", staging.name)
             for file_name, content in files.items():
                 write_file(staging / file_name, content)
-            make_folder(self.directory, "cache", name)
-            staging.rename(entry)
+            self._publish(staging, name, digest)
         except OSError as error:
             remove_files(staging)
             # NFS may repeat a rename that was done, and then find nothing to rename.
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) and not _exists(entry):
                 raise
+
+    def _publish(self, staging: Path, name: str, digest: str) -> None:
+        for attempt in range(PUBLISH_ATTEMPTS):
+            try:
+                make_folder(self.directory, "cache", name)
+                staging.rename(self.path_of(name, digest))
+                return
+            except FileNotFoundError:
+                # With a kernel's last entry its folder is removed, by another process just now.
+                if attempt == PUBLISH_ATTEMPTS - 1 or not _exists(staging):
+                    raise
 
     def remove(self, name: str, digest: str) -> None:
         """Remove an entry. What the cache did not write into it is kept below `tmp`.

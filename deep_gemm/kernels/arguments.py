@@ -88,6 +88,7 @@ class GemmArguments(KernelArguments):
         ("band", c_uint32),
         ("sfa_load", c_uint32),
         ("accumulates", c_bool),
+        ("prefetches_b", c_bool),
         ("head_left", c_uint32),
         ("head_mid", c_uint32),
         ("head_right", c_uint32),

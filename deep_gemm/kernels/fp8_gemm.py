@@ -210,6 +210,7 @@ def plan_dense(
     config = selection.config
     arguments = common_arguments(problem, selection, tensors, accumulates)
     arguments.head_left, arguments.head_mid, arguments.head_right = head_splits
+    arguments.prefetches_b = problem.pdl and not config.is_1d1d
     sf_maps, pointers = scale_factor_fields(arguments, tensors, config)
     maps = (*operand_maps(tensors.a, tensors.b, config), *output_map(tensors.d, config), *sf_maps)
     rows = config.cluster_grid(problem.m, problem.n)[0]

@@ -14,6 +14,7 @@ import pytest
 
 from deep_gemm.errors import ArgumentError
 from deep_gemm.jit import build as build_module
+from deep_gemm.jit import cache as cache_module
 from deep_gemm.jit import upkeep
 from deep_gemm.jit.build import build, forget_builds
 from deep_gemm.jit.cache import KernelCache
@@ -181,6 +182,26 @@ def test_readers_do_not_notice_pruning(cache: KernelCache) -> None:
         process.join(TIMEOUT)
         process.kill()
     assert [process.exitcode for process in (*readers, *writers)] == [0] * 4
+
+
+def test_a_folder_that_vanishes_before_an_entry_is_put_there(
+    cache: KernelCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever prunes a kernel's last entry removes its folder, at any moment."""
+    name, digest = "new_kernel", "ab" * 32
+    make_folder, num_left = cache_module.make_folder, 3
+
+    def make_and_lose(root: Path, *names: str) -> None:
+        nonlocal num_left
+        make_folder(root, *names)
+        if names == ("cache", name) and num_left:
+            num_left -= 1
+            root.joinpath(*names).rmdir()
+
+    monkeypatch.setattr(cache_module, "make_folder", make_and_lose)
+    cache.put(replace(KERNEL, name=name), digest, "the source")
+    assert num_left == 0
+    assert cache.get(name, digest) is not None
 
 
 def test_clearing_removes_all_that_was_written(cache: KernelCache) -> None:
