@@ -37,7 +37,7 @@ struct Scorer {
     using Descriptor = RowDescriptor<kConfig.head_dim>;
 
     MqaStorage<kConfig>& smem;
-    int thread;  // of the warpgroup
+    int thread;     // of the warpgroup
     int warp_row;   // the warp's first row of a tile
     int first_row;  // the thread's
     KeyPipeline<kConfig> keys;

@@ -214,7 +214,8 @@ def maximum_f32(a: Lanes, b: Lanes) -> Lanes:
 
 def maximum_or_nan_f32(a: Lanes, b: Lanes) -> Lanes:
     """The greater one, as `maximum_f32`, but a NaN wins."""
-    return _canonical(np.where(np.isnan(a) | np.isnan(b), a + b, maximum_f32(a, b)))
+    nan = np.float32(np.nan)
+    return _canonical(np.where(np.isnan(a) | np.isnan(b), nan, maximum_f32(a, b)))
 
 
 def _chosen_f32(a: Lanes, b: Lanes, is_first: Lanes) -> Lanes:
