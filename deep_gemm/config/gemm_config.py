@@ -153,6 +153,7 @@ class GemmConfig:
         sf_group = 4 * SF_GROUP * (self.mma_rows + self.sfb_rows)
         d = self.d_bytes * self.mma_rows * self.d_columns // self.num_store_rounds
         total = self.num_stages * stage + self.num_sf_groups * (sf_group + barriers) + d
+        total += self.num_math_warpgroups * barriers
         if self.grouping is not Grouping.DENSE:
             total += BLOCK_SLOTS * (BLOCK_SLOT_BYTES + barriers)
         if self.cluster_k > 1:
