@@ -96,6 +96,7 @@ struct BlockStaging {
             ptx::fence_proxy_async();
             __syncwarp();
             if (ptx::lane_idx() == 0) pipeline.producer_arrive(state);
+            __syncwarp();  // else the next block's main loop may count as diverged
             state.advance();
         }
     }

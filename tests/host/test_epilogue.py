@@ -309,7 +309,7 @@ def test_writes_and_stores_are_ordered(store: Store, config: GemmConfig) -> None
         writes = "V+" if config.d_bytes == 4 else "S+"
         work = f"{writes}F" if stages else "T+CD" if thread % 32 == 0 else ""
         arrival = "A" if thread % 32 == 0 else ""
-        rounds = f"(W{work}Y{arrival}){{{config.num_store_rounds}}}"
+        rounds = f"(W{work}Y{arrival}{'Y' if stages else ''}){{{config.num_store_rounds}}}"
         assert re.fullmatch(rounds, kinds), f"thread {thread}: {kinds}"
 
         warpgroup = thread // 128 if stages else (thread - num_math_threads) // 32
