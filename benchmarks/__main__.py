@@ -16,6 +16,7 @@ from benchmarks import (
     dense,
     grouped,
     layouts,
+    mqa,
     quantize,
     regret,
     results,
@@ -38,7 +39,7 @@ BANDWIDTH: dict[str, Sequence[bandwidth.Problem]] = {
     "layouts": layouts.PROBLEMS,
     "quantize": quantize.PROBLEMS,
 }
-NEED_A_GPU = ("dense", "grouped", *BANDWIDTH, "sweep")
+NEED_A_GPU = ("dense", "grouped", *BANDWIDTH, "mqa", "sweep")
 
 
 def main(argv: list[str]) -> int:
@@ -47,6 +48,7 @@ def main(argv: list[str]) -> int:
         "dense": _dense,
         "grouped": _grouped,
         **dict.fromkeys(BANDWIDTH, _bandwidth),
+        "mqa": _mqa,
         "sweep": _sweep,
         "regret": _regret,
         "compile": _compile,
@@ -82,6 +84,12 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
         verb.add_argument("--commit", help="what is measured, where there is no repository")
         verb.add_argument("--passes", type=int, default=5)
+
+    verb = verbs.add_parser("mqa", help="MQA logits beside their peer")
+    verb.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
+    verb.add_argument("--commit", help="what is measured, where there is no repository")
+    verb.add_argument("--peer-path", type=Path, default=PEER, help="where the reference is")
+    verb.add_argument("--passes", type=int, default=3)
 
     verb = verbs.add_parser("sweep", help="many configurations of every row")
     _add_measured(verb, budget=420)
@@ -160,6 +168,20 @@ def _bandwidth(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _mqa(arguments: argparse.Namespace) -> int:
+    path = mqa.run(
+        mqa.Options(
+            out=arguments.out,
+            peer_path=arguments.peer_path,
+            passes=arguments.passes,
+            commit=arguments.commit or results.describe_commit(),
+        )
+    )
+    print(mqa.render(table.load(path)))
+    log(f"wrote {path}")
+    return 0
+
+
 def _run_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the runs of all tables have in common; without the reference where it cannot run."""
     peers = tuple(arguments.peers)
@@ -226,6 +248,9 @@ def _compile(arguments: argparse.Namespace) -> int:
 def _table(arguments: argparse.Namespace) -> int:
     document = table.load(arguments.result)
     name = document["rows"][0]["table"]
+    if name == "mqa":
+        print(mqa.render(document))
+        return 0
     if name in BANDWIDTH:
         text = f"{table.origin(document)}\n\n{bandwidth.render(document)}\n"
         print(text)

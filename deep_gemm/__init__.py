@@ -51,6 +51,13 @@ from deep_gemm.legacy import (
     m_grouped_gemm_fp8_fp8_bf16_nt_masked,
     wgrad_gemm_fp8_fp8_fp32_nt,
 )
+from deep_gemm.mqa_logits import (
+    fp8_fp4_mqa_logits,
+    fp8_fp4_paged_mqa_logits,
+    fp8_mqa_logits,
+    fp8_paged_mqa_logits,
+    get_paged_mqa_logits_metadata,
+)
 from deep_gemm.quantize import (
     per_block_cast_to_fp8,
     per_channel_cast_to_fp8,
@@ -134,6 +141,11 @@ __all__ = [
     "fp8_fp4_gemm_nt",
     "fp8_fp4_gemm_tn",
     "fp8_fp4_gemm_tt",
+    "fp8_fp4_mqa_logits",
+    "fp8_fp4_paged_mqa_logits",
+    "fp8_mqa_logits",
+    "fp8_paged_mqa_logits",
+    "get_paged_mqa_logits_metadata",
     "fp8_gemm_nn",
     "fp8_gemm_nt",
     "fp8_gemm_tn",

@@ -1,4 +1,5 @@
-// Conversions between FP32 and the narrower types of operands. PTX ISA 9.7.9.22.
+// Conversions between FP32 and the narrower types of operands, and relu. PTX ISA 9.7.9.22
+// and 9.7.3.
 #pragma once
 
 #include "common/types.cuh"
@@ -25,6 +26,13 @@ DG_DEVICE float cvt_f32_f16(uint32_t half) {
     float value;
     asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(static_cast<uint16_t>(half)));
     return value;
+}
+
+// max(value, 0); a NaN stays one.
+DG_DEVICE float relu(float value) {
+    float result;
+    asm("max.NaN.f32 %0, %1, 0f00000000;" : "=f"(result) : "f"(value));
+    return result;
 }
 
 }  // namespace deep_gemm::ptx

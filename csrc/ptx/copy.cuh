@@ -30,6 +30,16 @@ DG_DEVICE void tma_load_3d(void* destination, const TensorMap* map, uint64_t* ba
         : "memory");
 }
 
+// tma_load_3d of a map with one dimension more.
+DG_DEVICE void tma_load_4d(void* destination, const TensorMap* map, uint64_t* barrier, int inner,
+                           int second, int third, int outer) {
+    asm volatile(
+        "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
+        " [%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(shared_address(destination)),
+        "l"(map), "r"(shared_address(barrier)), "r"(inner), "r"(second), "r"(third), "r"(outer)
+        : "memory");
+}
+
 // Asks L2 for the map's box at (inner, middle, outer); whoever loads it later gets what is in
 // memory then.
 DG_DEVICE void tma_prefetch_3d(const TensorMap* map, int inner, int middle, int outer) {

@@ -212,6 +212,12 @@ def maximum_f32(a: Lanes, b: Lanes) -> Lanes:
     return _chosen_f32(a, b, _order(a) >= _order(b))
 
 
+def maximum_or_nan_f32(a: Lanes, b: Lanes) -> Lanes:
+    """The greater one, as `maximum_f32`, but a NaN wins."""
+    nan = np.float32(np.nan)
+    return _canonical(np.where(np.isnan(a) | np.isnan(b), nan, maximum_f32(a, b)))
+
+
 def _chosen_f32(a: Lanes, b: Lanes, is_first: Lanes) -> Lanes:
     chosen = np.where((is_first & ~np.isnan(a)) | np.isnan(b), a, b)
     return _canonical(chosen)

@@ -133,6 +133,7 @@ def _floats() -> Iterator[tuple[str, Operation]]:
     yield "fma.rm.f32", Operation(arithmetic.fma_down_f32, "f32", ("f32",) * 3)
     yield "min.f32", Operation(arithmetic.minimum_f32, "f32", ("f32",) * 2)
     yield "max.f32", Operation(arithmetic.maximum_f32, "f32", ("f32",) * 2)
+    yield "max.NaN.f32", Operation(arithmetic.maximum_or_nan_f32, "f32", ("f32",) * 2)
     yield "neg.f32", Operation(arithmetic.negate_f32, "f32", ("f32",))
     yield "abs.f32", Operation(arithmetic.magnitude_f32, "f32", ("f32",))
 

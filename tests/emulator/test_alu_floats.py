@@ -137,6 +137,8 @@ def test_least_and_greatest_float() -> None:
     greatest = [two, 0, 0, one, one, CANONICAL, 0xC0000000]
     assert bits_of(run("min.f32 %f0, %f1, %f2", a, b)) == least
     assert bits_of(run("max.f32 %f0, %f1, %f2", a, b)) == greatest
+    greatest_or_nan = [two, 0, 0, CANONICAL, CANONICAL, CANONICAL, 0xC0000000]
+    assert bits_of(run("max.NaN.f32 %f0, %f1, %f2", a, b)) == greatest_or_nan
 
 
 def test_sign_of_floats() -> None:

@@ -53,6 +53,15 @@ SIGNATURES = {
     "transform_sf_into_required_layout": (
         "sf mn k recipe num_groups=None is_sfa=None disable_ue8m0_cast=False psum_layout=None"
     ),
+    "fp8_mqa_logits": (
+        "q kv weights cu_seq_len_k_start cu_seq_len_k_end clean_logits=None max_seqlen_k=0 "
+        "logits_dtype=torch.float32 * schedule_meta=None"
+    ),
+    "get_paged_mqa_logits_metadata": "context_lens block_kv num_sms indices=None",
+    "fp8_paged_mqa_logits": (
+        "q kv_cache weights context_lens block_table schedule_meta max_context_len "
+        "clean_logits=False logits_dtype=torch.float32 indices=None"
+    ),
     "get_tma_aligned_size": "mn element_size",
     "get_mn_major_tma_aligned_tensor": "sf",
     "get_mn_major_tma_aligned_packed_ue8m0_tensor": "sf psum_layout=None",
@@ -97,6 +106,8 @@ ALIASES = {
         "m_grouped_fp8_fp4_gemm_nt_masked",
         "fp8_m_grouped_gemm_nt_masked",
     ],
+    "fp8_mqa_logits": ["fp8_fp4_mqa_logits"],
+    "fp8_paged_mqa_logits": ["fp8_fp4_paged_mqa_logits"],
     "get_mk_alignment_for_contiguous_layout": [
         "get_m_alignment_for_contiguous_layout",
         "get_k_alignment_for_contiguous_layout",

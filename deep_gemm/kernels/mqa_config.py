@@ -1,0 +1,157 @@
+"""The kernels for MQA logits: what is fixed when one is compiled, and its source.
+
+The Python half of csrc/mqa/config.cuh.
+"""
+
+from __future__ import annotations
+
+from math import gcd
+from typing import NamedTuple
+
+import torch
+
+from deep_gemm.jit.codegen import wgmma_specialisation
+from deep_gemm.jit.source import KernelSource
+from deep_gemm.kernels.mqa_arguments import MqaArguments
+from deep_gemm.utils.math import align
+
+HEAD_DIMS = (32, 64, 128)
+"""Bytes of a row of Q and K: widths of a swizzle."""
+
+PAGE_KEYS = (16, 32, 64)
+"""Keys of a page: a multiple of TMA's 16 bytes of scale factors, and a divisor of a tile."""
+
+HEADS = range(8, 129, 8)
+
+TILE_KEYS = 128
+"""Keys of a tile."""
+
+NUM_THREADS = 384
+
+MAX_COLUMNS = 256
+"""Heads of all tokens of a block: two halves of it are accumulators, 128 registers a thread."""
+
+MAX_TOKENS = 16
+"""Tokens of a block."""
+
+SMEM_BYTES = 232448
+"""What an SM90 CTA can have."""
+
+MAX_STAGES = 12
+"""More key tiles than this are never under way."""
+
+
+class MqaConfig(NamedTuple):
+    """What is fixed when the kernel is compiled.
+
+    Attributes:
+        num_heads: a multiple of 8, at most 128.
+        head_dim: 32, 64 or 128.
+        num_tokens: query tokens of a block.
+        page_keys: keys of a page, or 0 where keys lie in one matrix.
+        logits_bytes: 4 for FP32, 2 for BF16.
+    """
+
+    num_heads: int
+    head_dim: int
+    num_tokens: int
+    page_keys: int
+    logits_bytes: int
+
+    @classmethod
+    def of_matrix(cls, num_heads: int, head_dim: int, dtype: torch.dtype) -> MqaConfig:
+        """For keys in one matrix: as many tokens as columns allow, in whole quads of lanes if
+        possible. It does not depend on the number of tokens."""
+        most = min(MAX_COLUMNS // num_heads, MAX_TOKENS)
+        num_tokens = most // 4 * 4 or most // 2 * 2
+        return cls(num_heads, head_dim, num_tokens, 0, dtype.itemsize)
+
+    @classmethod
+    def of_pages(
+        cls, num_heads: int, head_dim: int, next_n: int, page_keys: int, dtype: torch.dtype
+    ) -> MqaConfig:
+        """For keys in pages: all tokens of a sequence, or an equal part of them."""
+        most = min(MAX_COLUMNS // num_heads, MAX_TOKENS)
+        num_blocks = -(-next_n // most)
+        return cls(num_heads, head_dim, -(-next_n // num_blocks), page_keys, dtype.itemsize)
+
+    @property
+    def quad_tokens(self) -> int:
+        """Tokens that the four lanes of a quad share."""
+        return gcd(self.num_tokens, 4)
+
+    @property
+    def columns(self) -> int:
+        """Columns of the product."""
+        return align(self.num_tokens * self.num_heads, 16)
+
+    @property
+    def num_query_stages(self) -> int:
+        """Slots of the ring of blocks: more where blocks are small, and so perhaps short."""
+        return 2 if self.columns * self.head_dim > 8192 else 4
+
+    @property
+    def num_stages(self) -> int:
+        """Slots of the ring of key tiles: what fits."""
+        room = SMEM_BYTES - self._bytes_of(0)
+        return min(room // (TILE_KEYS * self.head_dim + self._sf_bytes + 16), MAX_STAGES)
+
+    @property
+    def smem_bytes(self) -> int:
+        """Shared memory of a CTA: `sizeof(MqaStorage)`."""
+        return self._bytes_of(self.num_stages)
+
+    @property
+    def _sf_bytes(self) -> int:
+        """Of a tile: TMA's boxes begin at multiples of 128 bytes."""
+        return TILE_KEYS * 4 * (2 if self.page_keys == 16 else 1)
+
+    def _bytes_of(self, num_stages: int) -> int:
+        queries = self.num_query_stages
+        size = num_stages * TILE_KEYS * self.head_dim
+        size = align(size, 1024) + queries * self.columns * self.head_dim
+        size = align(size, 128) + num_stages * self._sf_bytes
+        size = align(size, 128) + queries * self.columns * 4
+        size = align(size, 16) + queries * (self.num_tokens * 16 + 16)
+        size += 16 * (num_stages + queries)
+        size += NUM_THREADS // 32 * 4 + 16
+        return align(size, 1024)
+
+    @property
+    def entry(self) -> str:
+        """The kernel's name."""
+        keys = f"page{self.page_keys}" if self.page_keys else "matrix"
+        dtype = "fp32" if self.logits_bytes == 4 else "bf16"
+        sizes = f"h{self.num_heads}_d{self.head_dim}_t{self.num_tokens}"
+        return f"sm90_mqa_logits_{sizes}_{keys}_{dtype}"
+
+    def initialiser(self) -> str:
+        """The C++ value."""
+        fields = {
+            **self._asdict(),
+            "num_stages": self.num_stages,
+            "num_query_stages": self.num_query_stages,
+        }
+        return "{" + ", ".join(f".{name} = {value}" for name, value in fields.items()) + "}"
+
+
+def generate_mqa_logits(config: MqaConfig, arch: str) -> KernelSource:
+    """The kernel of a configuration."""
+    text = f"""\
+#include "kernels/sm90_mqa_logits.cuh"
+
+{wgmma_specialisation(config.columns // 2)}
+constexpr deep_gemm::MqaConfig kConfig{config.initialiser()};
+
+static_assert(sizeof(deep_gemm::MqaStorage<kConfig>) == {config.smem_bytes});
+static_assert(sizeof(deep_gemm::MqaArguments) == {MqaArguments.cxx_size()});
+static_assert(kConfig.kThreads == {NUM_THREADS});
+static_assert(kConfig.kTileKeys == {TILE_KEYS});
+static_assert(kConfig.quad_tokens() == {config.quad_tokens});
+
+extern "C" __global__ void __launch_bounds__({NUM_THREADS}, 1)
+    {config.entry}(const __grid_constant__ deep_gemm::MqaArguments args) {{
+    deep_gemm::sm90_mqa_logits<kConfig>(args);
+}}
+"""
+    return KernelSource(config.entry, text, config.entry, arch, config=repr(config))
