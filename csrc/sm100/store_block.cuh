@@ -96,8 +96,8 @@ struct Sm100BlockStore {
     DG_DEVICE void store_slab(const BlockCoordinates& block, uint32_t column, bool issues) {
         if (column >= args.n) return;
         if (kConfig.grouping == Grouping::kMGrouped && block.stored_rows < kConfig.block_m) {
-            copy_rows<kConfig>(smem.d[slab], block.stored_rows, block.d_batch, block.m, column,
-                               args);
+            copy_rows<kConfig, kConfig.kWarpgroup>(smem.d[slab], block.stored_rows, block.d_batch,
+                                                   block.m, column, args);
             return;
         }
         if (!issues) return;
