@@ -35,7 +35,7 @@ def causal(tokens: int, num_keys: int) -> torch.Tensor:
 
 def packed(tokens: int, num_keys: int) -> torch.Tensor:
     """Sequences of unequal lengths, one after the other; a token sees its own one's keys."""
-    bounds = [0, tokens // 7, tokens // 3, tokens - 5, tokens]
+    bounds = [0, tokens // 7, tokens // 3, max(tokens // 3, tokens - 5), tokens]
     rows = []
     for begin, end in itertools.pairwise(bounds):
         first = begin * num_keys // tokens
