@@ -61,8 +61,12 @@ struct GemmConfig {
     }
 
     // Warps that take blocks from the ring of a grouped product: the math warps, the one that loads
-    // tiles, and the one that loads scale factors.
-    DG_HOST_DEVICE constexpr int num_block_readers() const { return num_math_warpgroups * 4 + 2; }
+    // tiles, the one that loads scale factors, and the one that stores.
+    DG_HOST_DEVICE constexpr int num_block_readers() const { return num_math_warpgroups * 4 + 3; }
+    // Warps that store D: what is left of the load warpgroup, but no more than math warpgroups.
+    DG_HOST_DEVICE constexpr int num_store_warps() const {
+        return grouping == Grouping::kDense ? num_math_warpgroups : 1;
+    }
 
     DG_HOST_DEVICE constexpr int a_tile_bytes() const { return mma_rows() * kBlockK; }
     DG_HOST_DEVICE constexpr int b_tile_bytes() const { return block_n * kBlockK; }

@@ -1,14 +1,8 @@
-// Epilogue: accumulators -> BF16, if D is -> swizzled shared memory -> TMA store, or TMA addition.
+// Store role: takes blocks of D out of the staging memory, by TMA store or TMA addition, while the
+// math warps are at the next block. epilogue/stage_block.cuh puts them there.
 //
-// Each warpgroup stores its own M64 slices, so the two never wait for each other, and the store
-// runs under the next block's main loop: shared memory is only waited for when it is written again.
-//
-// A slice is cut into slabs of d_swizzle_bytes columns, [64 rows, d_swizzle_bytes] each, one TMA
-// box. Eight rows of a 16-byte column chunk, which one stmatrix phase writes, fall into eight
-// different bank groups thanks to the swizzle.
-//
-// The staging memory holds one round: all of the warpgroup's slabs, or an equal part of them where
-// another stage of the main loop is worth more than a short epilogue.
+// One thread issues the stores of a round and waits until they have read the staging memory, which
+// then is free. Rows that TMA must not store as a box are copied by all lanes.
 #pragma once
 
 #include "common/math.cuh"
@@ -17,107 +11,48 @@
 #include "epilogue/copy_rows.cuh"
 #include "epilogue/head_gaps.cuh"
 #include "kernels/arguments.cuh"
-#include "layout/accumulator.cuh"
-#include "layout/swizzle.cuh"
+#include "pipeline/shared_storage.cuh"
 #include "ptx/copy.cuh"
-#include "ptx/memory.cuh"
 #include "ptx/thread.cuh"
 #include "scheduler/block.cuh"
 
 namespace deep_gemm {
 
-// Sets the thread's accumulators to zero in all rows from `valid_rows` on: rows of padding, whose
-// operands may be anything. Rows are counted from the warpgroup's first.
-template <GemmConfig kConfig>
-DG_DEVICE void clear_padding(float (&accum)[kConfig.num_waves()][kConfig.block_n / 2],
-                             int valid_rows) {
-#pragma unroll
-    for (int wave = 0; wave < kConfig.num_waves(); ++wave) {
-        const int row = wave * kConfig.kMmaM + accumulator_row(threadIdx.x % kConfig.kWarpgroup);
-#pragma unroll
-        for (int i = 0; i < kConfig.block_n / 2; ++i) {
-            if (row + i / 2 % 2 * 8 >= valid_rows) accum[wave][i] = 0;
-        }
-    }
-}
-
-// Writes one slab of BF16 to shared memory. Each lane addresses one row of 16 bytes: lanes 0-15 the
-// 16 rows of the warp at one 8-column chunk, lanes 16-31 the same rows at the next chunk.
-//   accum   the thread's accumulators of the slab's columns
-template <int kSlabBytes>
-DG_DEVICE void write_bf16_slab(uint8_t* slab, const float* accum) {
-    const uint32_t lane = ptx::lane_idx();
-    const uint32_t row = threadIdx.x % GemmConfig::kWarpgroup / 32 * 16 + lane % 16;
-#pragma unroll
-    for (int chunk = 0; chunk < kSlabBytes / 16; chunk += 2) {
-        const float* pair = accum + chunk * 4;
-        const uint32_t offset = row * kSlabBytes + (chunk + lane / 16) * 16;
-        ptx::stmatrix_x4(slab + swizzle<kSlabBytes>(offset), ptx::cvt_bf16x2(pair[0], pair[1]),
-                         ptx::cvt_bf16x2(pair[2], pair[3]), ptx::cvt_bf16x2(pair[4], pair[5]),
-                         ptx::cvt_bf16x2(pair[6], pair[7]));
-    }
-}
-
-// The same for FP32: each lane writes its pairs of columns, of both its rows.
-template <int kSlabBytes>
-DG_DEVICE void write_fp32_slab(uint8_t* slab, const float* accum) {
-    const uint32_t row = accumulator_row(threadIdx.x % GemmConfig::kWarpgroup);
-    const uint32_t column = accumulator_column(threadIdx.x);
-#pragma unroll
-    for (int i = 0; i < kSlabBytes / 8; i += 2) {
-        const uint32_t offset =
-            (row + i / 2 % 2 * 8) * kSlabBytes + (i / 4 * 8 + column) * sizeof(float);
-        ptx::store_shared(slab + swizzle<kSlabBytes>(offset), accum[i], accum[i + 1]);
-    }
-}
-
-// Stores the warpgroup's slices of a block of D.
+// Stores the slices of one math warpgroup, as one warp.
 template <GemmConfig kConfig>
 struct BlockStore {
-    static constexpr int kAccumSize = kConfig.d_columns() / 2;
     static constexpr int kSlabBytes = kConfig.d_swizzle_bytes();
     static constexpr int kSlabColumns = kSlabBytes / kConfig.d_bytes;
     static constexpr int kSlabsPerSlice = kConfig.d_columns() / kSlabColumns;
     static constexpr int kSlabs = kConfig.slabs_per_round();
     static constexpr int kSlabRows = min(kConfig.block_m, kConfig.kMmaM);
 
-    uint8_t (&staging)[kSlabs][kConfig.kMmaM * kSlabBytes];  // the warpgroup's
+    const uint8_t (&staging)[kSlabs][kConfig.kMmaM * kSlabBytes];  // the warpgroup's
+    StorePipeline<kConfig> pipeline;
     const GemmArguments& args;
     int warpgroup_idx;
 
-    DG_DEVICE void store(const BlockCoordinates& block,
-                         const float (&accum)[kConfig.num_waves()][kAccumSize]) {
-        const bool issues_stores = threadIdx.x % kConfig.kWarpgroup == 0;
-#pragma unroll
-        for (int first = 0; first < kConfig.num_waves() * kSlabsPerSlice; first += kSlabs) {
-            if (issues_stores) ptx::tma_store_wait_read();
-            ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);
-            write_slabs(accum, first);
-            ptx::fence_proxy_async();
-            ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);
-#pragma unroll(kConfig.has_head_gaps ? 1 : kSlabs)
-            for (int i = 0; i < kSlabs; ++i) store_slab(block, i, first + i, issues_stores);
-            if (issues_stores) ptx::tma_store_commit_group();
+    DG_DEVICE BlockStore(SharedStorage<kConfig>& smem, const GemmArguments& args, int warpgroup_idx)
+        : staging(smem.d[warpgroup_idx]),
+          pipeline{smem.store_barriers[warpgroup_idx]},
+          args(args),
+          warpgroup_idx(warpgroup_idx) {}
+
+    // Stores round `round` of a block.
+    DG_DEVICE void store(const BlockCoordinates& block, int round,
+                         const typename StorePipeline<kConfig>::State& state) const {
+        pipeline.consumer_wait(state);
+        for (int i = 0; i < kSlabs; ++i) store_slab(block, i, round * kSlabs + i);
+        if (ptx::lane_idx() == 0) {
+            ptx::tma_store_commit_group();
+            ptx::tma_store_wait_read();
         }
+        pipeline.consumer_release(pipeline.release_address(state));
     }
 
   private:
-    DG_DEVICE void write_slabs(const float (&accum)[kConfig.num_waves()][kAccumSize], int first) {
-#pragma unroll
-        for (int i = 0; i < kSlabs; ++i) {
-            const int column = (first + i) % kSlabsPerSlice * kSlabColumns;
-            const float* source = accum[(first + i) / kSlabsPerSlice] + column / 2;
-            if constexpr (kConfig.d_bytes == 2) {
-                write_bf16_slab<kSlabBytes>(staging[i], source);
-            } else {
-                write_fp32_slab<kSlabBytes>(staging[i], source);
-            }
-        }
-    }
-
     // Slab `idx` of the block, out of the `staged`-th place of the staging memory.
-    DG_DEVICE void store_slab(const BlockCoordinates& block, int staged, int idx,
-                              bool issues_stores) {
+    DG_DEVICE void store_slab(const BlockCoordinates& block, int staged, int idx) const {
         const uint32_t row =
             (warpgroup_idx * kConfig.num_waves() + idx / kSlabsPerSlice) * kConfig.kMmaM;
         const uint32_t column = block.n + idx % kSlabsPerSlice * kSlabColumns;
@@ -130,7 +65,7 @@ struct BlockStore {
                 return;
             }
         }
-        if (!issues_stores) return;
+        if (ptx::lane_idx() != 0) return;
         const uint32_t d_column = column_in_d<kConfig.has_head_gaps>(column, args);
         if (args.accumulates) {
             ptx::tma_reduce_add_3d(&args.tensor_map_d, staging[staged], d_column, block.m + row,
@@ -141,5 +76,24 @@ struct BlockStore {
         }
     }
 };
+
+// One of num_store_warps() warps, which have the math warpgroups in turn.
+template <GemmConfig kConfig, typename Scheduler>
+DG_DEVICE void store_blocks(SharedStorage<kConfig>& smem, const GemmArguments& args,
+                            Scheduler scheduler, uint32_t rank_k, int warp) {
+    typename StorePipeline<kConfig>::State state;
+    BlockCoordinates block;
+    while (scheduler.next_block(block)) {
+        if (kConfig.grouping != Grouping::kDense && block.stored_rows == 0) continue;
+        block.n += rank_k * kConfig.d_columns();
+#pragma unroll 1
+        for (int round = 0; round < kConfig.num_store_rounds; ++round) {
+            for (int i = warp; i < kConfig.num_math_warpgroups; i += kConfig.num_store_warps()) {
+                BlockStore<kConfig>(smem, args, i).store(block, round, state);
+            }
+            state.advance();
+        }
+    }
+}
 
 }  // namespace deep_gemm

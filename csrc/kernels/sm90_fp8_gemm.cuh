@@ -10,13 +10,15 @@
 // padding and partial rows of m-grouped blocks, the tensor maps of k-grouped ones.
 //
 // Roles, by warpgroup:
-//   0 .. num_math_warpgroups - 1   math: wait, WGMMA, promote, release; then store the block
+//   0 .. num_math_warpgroups - 1   math: wait, WGMMA, promote, release; then stage the block
 //   the last                       load: warp 0 issues TMA for A and B, warp 1 loads SFA and SFB;
-//                                  warp 2 finds the blocks of grouped products for all the others
+//                                  warps 2 and 3 store a math warpgroup's part of D each; but of
+//                                  grouped products warp 2 finds the blocks for all the others,
+//                                  and warp 3 stores both
 //
-// Two rings feed the math, each with a full and an empty barrier per slot:
+// Two rings feed the math, each with a full and an empty barrier per slot, and one takes D away:
 //
-//   A, B ------ TMA, bytes --------> [full] stage --> WGMMA --> accum --promote--> final --> D
+//   A, B ------ TMA, bytes --------> [full] stage --> WGMMA --> accum --promote--> final
 //                ^                                      |                 ^
 //                '--- [empty] <--- each warp, each CTA -'                 |
 //                                                                         |
@@ -24,13 +26,19 @@
 //                ^                                    |
 //                '--- [empty] <--- each warp ---------'
 //
-// Read mainloop/load_tiles.cuh, mainloop/multiply.cuh, mainloop/promotion.cuh and
-// epilogue/store_block.cuh next, in that order; then scheduler/ for grouped products.
+//   final --- stmatrix ---> [full] staging memory --- TMA ---> D
+//                ^                                      |
+//                '--- [empty] <--- store warp ----------'
+//
+// Read mainloop/load_tiles.cuh, mainloop/multiply.cuh, mainloop/promotion.cuh,
+// epilogue/stage_block.cuh and epilogue/store_block.cuh next, in that order; then scheduler/ for
+// grouped products.
 #pragma once
 
 #include "common/math.cuh"
 #include "common/types.cuh"
 #include "config.cuh"
+#include "epilogue/stage_block.cuh"
 #include "epilogue/store_block.cuh"
 #include "epilogue/sum_parts.cuh"
 #include "kernels/arguments.cuh"
@@ -85,22 +93,25 @@ DG_DEVICE void schedule_role(SharedStorage<kConfig>& smem, const GemmArguments& 
 template <GemmConfig kConfig>
 DG_DEVICE void load_role(SharedStorage<kConfig>& smem, const GemmArguments& args, int warp) {
     if constexpr (kConfig.num_math_warpgroups > 1) ptx::setmaxnreg_dec<kLoadRegisters>();
+    constexpr int kFirstStoreWarp = kConfig.grouping == Grouping::kDense ? 2 : 3;
     const PersistentCta<kConfig> cta(blockIdx.x, gridDim.x);
     if constexpr (kConfig.grouping == Grouping::kDense) {
         if (warp == 0 && args.prefetches_b) {
             prefetch_b<kConfig>(args, make_scheduler(smem, args), cta.rank_m);
         }
     }
-    // Whatever the kernel reads from global memory, one of these warps reads first. The math warps
-    // only write what follows from it.
+    // Only these warps read or write global memory.
     ptx::griddepcontrol_wait();
     if (warp == 0) {
         load_tiles<kConfig>(smem, args, make_scheduler(smem, args), cta.rank_m, cta.rank_n);
         ptx::griddepcontrol_launch_dependents();
     } else if (warp == 1) {
         load_scale_factors<kConfig>(smem, args, make_scheduler(smem, args));
-    } else if (warp == 2) {
+    } else if (kConfig.grouping != Grouping::kDense && warp == 2) {
         schedule_role(smem, args);
+    } else if (warp >= kFirstStoreWarp && warp < kFirstStoreWarp + kConfig.num_store_warps()) {
+        store_blocks<kConfig>(smem, args, make_scheduler(smem, args), cta.rank_k,
+                              warp - kFirstStoreWarp);
     }
 }
 
@@ -110,7 +121,7 @@ DG_DEVICE void math_role(SharedStorage<kConfig>& smem, const GemmArguments& args
     if constexpr (kConfig.num_math_warpgroups > 1) ptx::setmaxnreg_inc<kMathRegisters>();
     auto scheduler = make_scheduler(smem, args);
     Multiplier<kConfig> multiplier(smem, args.sfa_load, warpgroup_idx);
-    BlockStore<kConfig> block_store{smem.d[warpgroup_idx], args, warpgroup_idx};
+    BlockStaging<kConfig> staging(smem, warpgroup_idx);
     PartSum<kConfig> part_sum(smem, warpgroup_idx,
                               PersistentCta<kConfig>(blockIdx.x, gridDim.x).rank_k);
     BlockCoordinates block;
@@ -126,15 +137,12 @@ DG_DEVICE void math_role(SharedStorage<kConfig>& smem, const GemmArguments& args
         if constexpr (kConfig.cluster_k > 1) {
             float sum[kConfig.num_waves()][kConfig.d_columns() / 2];
             part_sum.sum(sum, accum);
-            block.n += part_sum.rank * kConfig.d_columns();
-            block_store.store(block, sum);
+            staging.stage(sum);
         } else if (kConfig.grouping == Grouping::kDense || block.stored_rows > 0) {
-            block_store.store(block, accum);
+            staging.stage(accum);
         }
     }
     part_sum.finish();
-    if (threadIdx.x % kConfig.kWarpgroup == 0) ptx::tma_store_wait_read();
-    __syncwarp();
 }
 
 template <GemmConfig kConfig>
@@ -154,6 +162,7 @@ DG_DEVICE void sm90_fp8_gemm(const GemmArguments& args) {
         if constexpr (kConfig.is_1d1d()) ptx::prefetch_tensormap(&args.tensor_map_sfb);
         TilePipeline<kConfig>{smem.barriers}.init();
         SfPipeline<kConfig>{smem.sf_barriers}.init();
+        for (auto& barriers : smem.store_barriers) StorePipeline<kConfig>{barriers}.init();
         if constexpr (kConfig.cluster_k > 1) {
             for (auto& barriers : smem.sum.barriers) SumPipeline<kConfig>{barriers}.init();
         }
@@ -164,6 +173,7 @@ DG_DEVICE void sm90_fp8_gemm(const GemmArguments& args) {
     if constexpr (kConfig.cluster_size() > 1) {
         ptx::cluster_sync();
     } else {
+        __syncwarp();  // the lane that was elected, and the others
         __syncthreads();
     }
 

@@ -18,6 +18,11 @@ template <GemmConfig kConfig>
 using SfPipeline = Pipeline<kConfig.num_sf_groups(), kConfig.is_1d1d() ? 1 : 32,
                             kConfig.num_math_warpgroups * 4, 1>;
 
+// The staging memory of D, one stage of one math warpgroup: its four warps fill it, and a store
+// warp empties it.
+template <GemmConfig kConfig>
+using StorePipeline = Pipeline<1, 4, 1, 1>;
+
 // The memory into which the CTAs of a cluster along K send their sums, one stage of one math
 // warpgroup (epilogue/sum_parts.cuh): one thread announces the bytes, all four warps read them.
 template <GemmConfig kConfig>
@@ -49,7 +54,7 @@ struct SharedStorage {
     alignas(1024) uint8_t a[kStages][kConfig.a_tile_bytes()];
     alignas(1024) uint8_t b[kStages][kConfig.b_tile_bytes()];
 
-    // A round of D, [warpgroup][slab][64 rows, d_swizzle_bytes]; see epilogue/store_block.cuh.
+    // A round of D, [warpgroup][slab][64 rows, d_swizzle_bytes]; see epilogue/stage_block.cuh.
     alignas(1024) uint8_t d[kConfig.num_math_warpgroups][kConfig.slabs_per_round()]
                            [kConfig.kMmaM * kConfig.d_swizzle_bytes()];
 
@@ -62,6 +67,7 @@ struct SharedStorage {
 
     PipelineBarriers<kStages> barriers;
     PipelineBarriers<kSfGroups> sf_barriers;
+    PipelineBarriers<1> store_barriers[kConfig.num_math_warpgroups];
     BlockRing<kConfig.grouping != Grouping::kDense> block_ring;
 };
 

@@ -20,6 +20,7 @@ BLOCK_SLOTS = 4
 BLOCK_SLOT_BYTES = 44
 _GROUPED_BLOCK_REGISTERS = 10
 _HEAD_GAP_REGISTERS = 8
+_PEER_ROUND_REGISTERS = 2
 
 
 class Grouping(Enum):
@@ -153,6 +154,7 @@ class GemmConfig:
         sf_group = 4 * SF_GROUP * (self.mma_rows + self.sfb_rows)
         d = self.d_bytes * self.mma_rows * self.d_columns // self.num_store_rounds
         total = self.num_stages * stage + self.num_sf_groups * (sf_group + barriers) + d
+        total += self.num_math_warpgroups * barriers
         if self.grouping is not Grouping.DENSE:
             total += BLOCK_SLOTS * (BLOCK_SLOT_BYTES + barriers)
         if self.cluster_k > 1:
@@ -163,7 +165,8 @@ class GemmConfig:
     def held_registers(self) -> int:
         """Registers per math thread for sums, scale factors, and what places a block in D.
 
-        Scale factors are those of two k blocks or of a whole group, for 1D1D of one k block.
+        Scale factors are those of two k blocks or of a whole group, for 1D1D of one k block. What
+        reaches peers takes two more where the epilogue waits in between.
         """
         registers = (self.num_waves + self.num_accumulators) * self.block_n // 2
         if self.is_1d1d:
@@ -173,6 +176,8 @@ class GemmConfig:
             num_k_blocks = 2 if self.num_accumulators == 2 else SF_GROUP
             registers += num_k_blocks * (2 * self.num_waves + self.num_sfb)
         registers += _HEAD_GAP_REGISTERS if self.has_head_gaps else 0
+        if self.cluster_size > 1 and self.num_store_rounds > 1:
+            registers += _PEER_ROUND_REGISTERS
         return registers + (0 if self.grouping is Grouping.DENSE else _GROUPED_BLOCK_REGISTERS)
 
     def cluster_grid(self, m: int, n: int) -> tuple[int, int]:

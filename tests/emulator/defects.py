@@ -23,13 +23,15 @@ LOAD_TILES = "mainloop/load_tiles.cuh"
 LOAD_SF = "mainloop/load_scale_factors.cuh"
 READ_SF = "mainloop/scale_factors.cuh"
 MULTIPLY = "mainloop/multiply.cuh"
+STAGE = "epilogue/stage_block.cuh"
 STORE = "epilogue/store_block.cuh"
 WGMMA = "ptx/wgmma.cuh"
 COPY = "ptx/copy.cuh"
 DESCRIPTOR = "layout/smem_descriptor.cuh"
 CONFIG = "config.cuh"
 BF16_SLAB = "slab + swizzle<kSlabBytes>(offset), ptx::cvt_bf16x2"
-STAGED = "ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);\n#pragma"
+STAGED = "if (ptx::lane_idx() == 0) pipeline.producer_arrive(state);"
+ACQUIRE = "            pipeline.producer_acquire(state);\n"
 TAIL = "if constexpr (kConfig.multicast_size() > 1) pipeline.producer_tail(state);"
 ARRIVE = "ptx::mbarrier_arrive<(kClusterSize > 1)>(release_address);"
 
@@ -60,12 +62,12 @@ class Defect:
 
 DEFECTS = [
     # Proxies and wgmma
-    Defect("no proxy fence", STORE, "ptx::fence_proxy_async();", "", "R1"),
+    Defect("no proxy fence", STAGE, "ptx::fence_proxy_async();", "", "R1"),
     Defect(
-        "proxy fence in the storing thread only",
-        STORE,
+        "proxy fence in the arriving lanes only",
+        STAGE,
         "ptx::fence_proxy_async();",
-        "if (issues_stores) ptx::fence_proxy_async();",
+        "if (ptx::lane_idx() == 0) ptx::fence_proxy_async();",
         "R1",
     ),
     Defect("no wgmma.fence", MULTIPLY, "ptx::wgmma_fence();", "", "R6"),
@@ -123,7 +125,7 @@ DEFECTS = [
         "too few arrivals expected",
         PIPELINE,
         "kEmptyArrivals = kNumReaders * kClusterSize",
-        "kEmptyArrivals = kNumReaders * kClusterSize - 1",
+        "kEmptyArrivals = kNumReaders * kClusterSize - (kNumReaders > 1)",
         "R3",
     ),
     Defect(
@@ -185,7 +187,8 @@ DEFECTS = [
         KERNEL,
         """        ptx::cluster_sync();
     } else {""",
-        """        __syncthreads();
+        """        __syncwarp();
+        __syncthreads();
     } else {""",
         "R9",
         CLUSTER_M,
@@ -226,57 +229,38 @@ DEFECTS = [
         CLUSTER_M,
     ),
     # Epilogue
-    Defect("wrong swizzle of D", STORE, BF16_SLAB, "slab + offset, ptx::cvt_bf16x2", WRONG),
+    Defect("wrong swizzle of D", STAGE, BF16_SLAB, "slab + offset, ptx::cvt_bf16x2", WRONG),
     Defect(
-        "D is overwritten before the last store has read it",
+        "the staging memory is free before its store has read it",
         STORE,
-        "if (issues_stores) ptx::tma_store_wait_read();",
-        "",
-        "R4",
-    ),
-    Defect(
-        "no wait for stores at the end",
-        KERNEL,
-        "if (threadIdx.x % kConfig.kWarpgroup == 0) ptx::tma_store_wait_read();",
+        "            ptx::tma_store_wait_read();\n",
         "",
         "R4",
     ),
     Defect(
         "stores are not committed",
         STORE,
-        "if (issues_stores) ptx::tma_store_commit_group();",
+        "            ptx::tma_store_commit_group();\n",
         "",
         "R4",
     ),
+    Defect("D is overwritten before it is free", STAGE, ACQUIRE, "", "R4"),
+    Defect("D is stored before it is staged", STORE, "pipeline.consumer_wait(state);", "", "R26"),
     Defect(
-        "no barrier between writing D and its store",
-        STORE,
-        """ptx::fence_proxy_async();
-            ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);""",
-        "ptx::fence_proxy_async();",
-        "R1",
-    ),
-    Defect(
-        "a named barrier waits for too many",
-        STORE,
-        STAGED,
-        STAGED.replace("kConfig", "2 * kConfig"),
+        "a store that waits for too many warps",
+        STORAGE,
+        "using StorePipeline = Pipeline<1, 4, 1, 1>;",
+        "using StorePipeline = Pipeline<1, 5, 1, 1>;",
         "R11",
     ),
     Defect(
-        "a named barrier waits for too few",
-        STORE,
-        STAGED,
-        STAGED.replace("kConfig.kWarpgroup", "64"),
-        "R26",
+        "a store that waits for too few warps",
+        STORAGE,
+        "using StorePipeline = Pipeline<1, 4, 1, 1>;",
+        "using StorePipeline = Pipeline<1, 3, 1, 1>;",
+        "R1",
     ),
-    Defect(
-        "a named barrier that is no number of warps",
-        STORE,
-        STAGED,
-        STAGED.replace("kConfig.kWarpgroup", "100"),
-        "R28",
-    ),
+    Defect("staging is not announced", STAGE, STAGED, "", "R11"),
     # Addresses
     Defect(
         "a misaligned box",

@@ -14,7 +14,7 @@ from tests.emulator.defects import (
     MULTIPLY,
     PIPELINE,
     READ_SF,
-    STORE,
+    STAGE,
     Defect,
 )
 
@@ -52,28 +52,22 @@ DEFECTS_OF_ORDER = [
         "R3",
     ),
     Defect(
-        "proxy fence after the barrier",
-        STORE,
+        "proxy fence after the arrival",
+        STAGE,
         """ptx::fence_proxy_async();
-            ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);""",
-        """ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);
+            __syncwarp();
+            if (ptx::lane_idx() == 0) pipeline.producer_arrive(state);""",
+        """__syncwarp();
+            if (ptx::lane_idx() == 0) pipeline.producer_arrive(state);
             ptx::fence_proxy_async();""",
         "R1",
     ),
     Defect(
         "proxy fence in all threads but one",
-        STORE,
+        STAGE,
         "ptx::fence_proxy_async();",
         "if (threadIdx.x != 77) ptx::fence_proxy_async();",
         "R1",
-    ),
-    Defect(
-        "no barrier before D is overwritten",
-        STORE,
-        """if (issues_stores) ptx::tma_store_wait_read();
-            ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);""",
-        "if (issues_stores) ptx::tma_store_wait_read();",
-        "R4",
     ),
     Defect(
         "mbarriers are not shown to the cluster",

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.emulator.defects import CONFIG, KERNEL, LOAD_SF, LOAD_TILES, MULTIPLY, STORE, WRONG
+from tests.emulator.defects import (
+    CONFIG,
+    KERNEL,
+    LOAD_SF,
+    LOAD_TILES,
+    MULTIPLY,
+    STAGE,
+    STORE,
+    WRONG,
+)
 from tests.emulator.grouped_cases import (
     ENDS,
     IDS,
@@ -51,8 +60,7 @@ CHANGE_A = (
     " block.num_k_blocks * kConfig.kBlockK);"
 )
 RELEASE = "ptx::fence_proxy_tensormap_release();"
-STAGED = "ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);\n#pragma"
-READERS = "return num_math_warpgroups * 4 + 2"
+READERS = "return num_math_warpgroups * 4 + 3"
 
 BLOCK_RING = [
     GroupedDefect("a reader too few", CONFIG, READERS, f"{READERS} - 1", "race", PARTIAL),
@@ -240,17 +248,30 @@ STORES = [
         MASKED,
     ),
     GroupedDefect(
-        "no barrier between writing D and copying it", STORE, STAGED, "#pragma", "race", PARTIAL
+        "D is copied before it is staged",
+        STORE,
+        "pipeline.consumer_wait(state);",
+        "",
+        "R26",
+        PARTIAL,
     ),
     GroupedDefect(
-        "no barrier between copying D and writing the next",
-        STORE,
-        "ptx::named_barrier_sync(1 + warpgroup_idx, kConfig.kWarpgroup);\n            write",
-        "write",
+        "D is staged before it is copied",
+        STAGE,
+        "            pipeline.producer_acquire(state);\n",
+        "",
         "race",
         PARTIAL,
     ),
-    GroupedDefect("no proxy fence", STORE, "ptx::fence_proxy_async();", "", "R1", IDS),
+    GroupedDefect("no proxy fence", STAGE, "ptx::fence_proxy_async();", "", "R1", IDS),
+    GroupedDefect(
+        "a block without rows is waited for",
+        STORE,
+        "if (kConfig.grouping != Grouping::kDense && block.stored_rows == 0) continue;",
+        "",
+        "R11",
+        IDS,
+    ),
     GroupedDefect(
         "padding is not cleared",
         KERNEL,

@@ -111,9 +111,9 @@ def place_of(copy: Path, header: str, text: str) -> str:
 def test_a_missing_proxy_fence_names_store_and_write(timing: Timing, headers: Path) -> None:
     text = report("no proxy fence", [(timing, 0)], headers)
     store = place_of(headers, "epilogue/store_block.cuh", "ptx::tma_store_3d(")
-    write = place_of(headers, "epilogue/store_block.cuh", "ptx::stmatrix_x4(")
+    write = place_of(headers, "epilogue/stage_block.cuh", "ptx::stmatrix_x4(")
     found = re.fullmatch(
-        r"R1: .* \[kernel sm90_fp8_gemm_1d2d, CTA 0, warp 0, (?P<first>.*);"
+        r"R1: .* \[kernel sm90_fp8_gemm_1d2d, CTA 0, warp \d, (?P<first>.*);"
         r" other access: CTA 0, warp \d, (?P<second>.*)\]",
         text,
     )

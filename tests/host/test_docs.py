@@ -126,7 +126,7 @@ def test_snippets_are_found_and_their_imports_checked() -> None:
     text = "```python\nfrom deep_gemm import gone\n```\n\n```sh\npython -c '\nx = 1\n'\n```\n"
     first, second = snippets(text)
     assert (unknown_imports(first), unknown_imports(second)) == (["deep_gemm.gone"], [])
-    for document in ("README.md", "csrc/README.md", "docs/jit_and_cache.md"):
+    for document in ("README.md", "docs/machine_code.md", "docs/jit_and_cache.md"):
         assert snippets(text_of(document)), f"no Python was found in {document}"
 
 

@@ -1,4 +1,5 @@
-"""The epilogue, run on the host: csrc/epilogue/store_block.cuh over a csrc/ptx that keeps a log.
+"""The epilogue, run on the host: csrc/epilogue/{stage,store}_block.cuh over a csrc/ptx that keeps a
+log.
 
 The log is played back as the hardware documents stmatrix, shared memory and TMA: D must come out
 whole.
@@ -50,20 +51,22 @@ HARNESS = """
 #define DG_DEVICE inline
 #include <cstring>
 
+#include "epilogue/stage_block.cuh"
 #include "epilogue/store_block.cuh"
 
 using namespace deep_gemm;
 
-// Stores a block in every math thread, one after the other. Writes the log, with addresses as
-// offsets into the staging memory and into D, and returns its length.
+// Stages a block in every math thread and stores it in every lane that does, one after the other.
+// Threads of the store role follow those of the math role, a warp for each math warpgroup. Writes
+// the log, with addresses as offsets into the staging memory, into D and into the barriers, and
+// returns its length.
 //   accum   [thread][wave][register]
 //   valid, stored   the block's rows
 template <GemmConfig kConfig>
 int64_t store(const float* accum, uint32_t m, uint32_t n, uint32_t rows, uint32_t columns,
               uint32_t valid, uint32_t stored, uint32_t accumulates, uint32_t batch, Event* log) {
     using Accum = float[kConfig.num_waves()][kConfig.block_n / 2];
-    alignas(1024) static uint8_t d[kConfig.num_math_warpgroups][kConfig.slabs_per_round()]
-                                  [kConfig.kMmaM * kConfig.d_swizzle_bytes()];
+    static SharedStorage<kConfig> smem;
     GemmArguments args{};
     args.m = rows;
     args.n = columns;
@@ -72,17 +75,30 @@ int64_t store(const float* accum, uint32_t m, uint32_t n, uint32_t rows, uint32_
     args.d_stride_batch = rows * args.d_stride_m;
     const BlockCoordinates block{
         .m = m, .n = n, .d_batch = batch, .valid_rows = valid, .stored_rows = stored};
+    constexpr int kMathThreads = 128 * kConfig.num_math_warpgroups;
     events.clear();
-    for (int thread = 0; thread < 128 * kConfig.num_math_warpgroups; ++thread) {
+    for (int thread = 0; thread < kMathThreads; ++thread) {
         threadIdx.x = thread;
         Accum mine;
         std::memcpy(mine, reinterpret_cast<const Accum*>(accum)[thread], sizeof(mine));
         const int first_row = thread / 128 * kConfig.num_waves() * kConfig.kMmaM;
         if (valid < stored) clear_padding<kConfig>(mine, static_cast<int>(valid) - first_row);
-        BlockStore<kConfig>{d[thread / 128], args, thread / 128}.store(block, mine);
+        BlockStaging<kConfig>(smem, thread / 128).stage(mine);
+    }
+    for (int lane = 0; lane < 32 * kConfig.num_math_warpgroups; ++lane) {
+        threadIdx.x = kMathThreads + lane;
+        typename StorePipeline<kConfig>::State state;
+        for (int round = 0; round < kConfig.num_store_rounds; ++round) {
+            BlockStore<kConfig>(smem, args, lane / 32).store(block, round, state);
+            state.advance();
+        }
     }
     for (Event& event : events) {
-        if (std::strchr("STRVG", event.kind)) event.values[0] -= reinterpret_cast<int64_t>(d);
+        if (std::strchr("STRVG", event.kind)) {
+            event.values[0] -= reinterpret_cast<int64_t>(smem.d);
+        } else if (std::strchr("WA", event.kind)) {
+            event.values[0] -= ptx::shared_address(smem.store_barriers);
+        }
     }
     std::memcpy(log, events.data(), events.size() * sizeof(Event));
     return events.size();
@@ -142,12 +158,11 @@ def of_kind(log: Log, kind: str) -> np.ndarray:
 
 
 def rounds_of(config: GemmConfig, log: Log) -> list[Log]:
-    """The log, round by round: a round begins with the thread's wait, or first of two barriers."""
+    """The log, round by round: a round begins with a wait of each thread."""
     parts: list[list[Log]] = [[] for _ in range(config.num_store_rounds)]
-    for thread in range(128 * config.num_math_warpgroups):
+    for thread in range((128 + 32) * config.num_math_warpgroups):
         events = log[log[:, 0] == thread]
-        waits, barriers = (np.flatnonzero(events[:, 1] == ord(kind)) for kind in "WB")
-        begins = waits if thread % 128 == 0 else barriers[::2]
+        begins = np.flatnonzero(events[:, 1] == ord("W"))
         assert len(begins) == config.num_store_rounds and begins[0] == 0
         for part, piece in zip(parts, np.split(events, begins[1:]), strict=True):
             part.append(piece)
@@ -277,16 +292,30 @@ def test_rows_of_others_are_not_written_and_padding_is_zero(
     assert (d == expected).all()
 
 
+FULL, EMPTY = 0, 8
+"""Where a math warpgroup's barriers lie in its 16 bytes."""
+
+
 @each_config
 def test_writes_and_stores_are_ordered(store: Store, config: GemmConfig) -> None:
-    """Wait for the last stores to have read, barrier, write, fence, barrier, store, commit."""
+    """Math warps: wait for the staging memory, write, fence, arrive. Store warps: wait for that,
+    store, commit, wait until it is read, arrive. A lane arrives for its warp."""
     log = store(config, (0, 0), (config.block_m, config.block_n))
-    for thread in range(128 * config.num_math_warpgroups):
-        kinds = "".join(map(chr, log[log[:, 0] == thread, 1]))
+    num_math_threads = 128 * config.num_math_warpgroups
+    for thread in range((128 + 32) * config.num_math_warpgroups):
+        events = log[log[:, 0] == thread]
+        kinds = "".join(map(chr, events[:, 1]))
+        stages = thread < num_math_threads
         writes = "V+" if config.d_bytes == 4 else "S+"
-        expected = f"WB{writes}FBT+C" if thread % 128 == 0 else f"B{writes}FB"
-        rounds = f"({expected}){{{config.num_store_rounds}}}"
+        work = f"{writes}F" if stages else "T+CD" if thread % 32 == 0 else ""
+        arrival = "A" if thread % 32 == 0 else ""
+        rounds = f"(W{work}Y{arrival}{'Y' if stages else ''}){{{config.num_store_rounds}}}"
         assert re.fullmatch(rounds, kinds), f"thread {thread}: {kinds}"
-    barriers = of_kind(log, "B")
-    assert (barriers[:, 3] == 128).all()
-    assert (barriers[:, 2] == 1 + barriers[:, 0] // 128).all(), "0 is __syncthreads'"
+
+        warpgroup = thread // 128 if stages else (thread - num_math_threads) // 32
+        waits, arrivals = (of_kind(events, kind)[:, 2] - 16 * warpgroup for kind in "WA")
+        assert (waits == (EMPTY if stages else FULL)).all()
+        assert (arrivals == (FULL if stages else EMPTY)).all()
+        # A producer waits for the phase before the one that it fills.
+        phases = (np.arange(config.num_store_rounds) + stages) % 2
+        assert (of_kind(events, "W")[:, 3] == phases).all()

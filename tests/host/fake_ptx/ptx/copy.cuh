@@ -20,7 +20,7 @@ inline void tma_reduce_add_3d(const TensorMap*, const void* source, int inner, i
 
 inline void tma_store_commit_group() { log_event('C'); }
 
-inline void tma_store_wait_read() { log_event('W'); }
+inline void tma_store_wait_read() { log_event('D'); }
 
 }  // namespace ptx
 }  // namespace deep_gemm

@@ -23,10 +23,12 @@ inline void log_event(char kind, int64_t a = 0, int64_t b = 0, int64_t c = 0, in
     events.push_back({threadIdx.x, kind, {a, b, c, d, e}});
 }
 
+inline void __syncwarp() { log_event('Y'); }
+
 namespace deep_gemm::ptx {
 
 inline uint32_t lane_idx() { return threadIdx.x % 32; }
 
-inline void named_barrier_sync(int id, int num_threads) { log_event('B', id, num_threads); }
+inline uint32_t uniform(uint32_t value) { return value; }
 
 }  // namespace deep_gemm::ptx
