@@ -144,7 +144,7 @@ def test_a_graph_takes_the_lengths_of_its_replay() -> None:
     for seed in range(3):
         lens.copy_(torch.tensor(random_lens(40, 2, 1000, seed), dtype=torch.int32))
         graph.replay()
-        for i, (row, length) in itertools.product(range(40), enumerate((0, 1))):
+        for i, row in itertools.product(range(40), range(2)):
             length = int(lens[i, row])
             got = out[2 * i + row]
             assert (got[:length] == references[i][row, :length].float()).all()
