@@ -138,6 +138,12 @@ def test_in_other_orders(timing: str, monkeypatch: pytest.MonkeyPatch) -> None:
         check_pages(SMALL, Pages(((17, 300), (0, 0), (128, 5)), 16), "cpu")
 
 
+def test_under_dependent_launch_nothing_is_touched_before_the_wait() -> None:
+    with deep_gemm.override(pdl=True):
+        check_matrix(SMALL, random_ranges(9, 200, 0), 200, "cpu")
+        check_pages(SMALL, Pages(((17, 300), (0, 0), (128, 5)), 16), "cpu", cleans=True)
+
+
 def test_no_tokens_and_no_keys() -> None:
     q, weights = SMALL.queries(0, "cpu", 0)
     none = torch.zeros(0, dtype=torch.int32)
