@@ -11,6 +11,7 @@ from deep_gemm.errors import (
     CudaError,
     DeepGemmError,
     MissingDependencyError,
+    ScaleFactorError,
     UnsupportedArchitectureError,
 )
 from deep_gemm.fp4 import cast_back_from_fp4, per_token_cast_to_fp4, transpose_packed_fp4
@@ -35,6 +36,7 @@ from deep_gemm.grouped_gemm import (
 )
 from deep_gemm.head_gemm import fp8_gemm_nt_skip_head_mid
 from deep_gemm.k_grouped_gemm import k_grouped_fp8_gemm_nt_contiguous
+from deep_gemm.k_grouped_gemm_tn import k_grouped_fp8_gemm_tn_contiguous
 from deep_gemm.layout import (
     get_col_major_tma_aligned_tensor,
     get_k_grouped_mn_major_tma_aligned_packed_ue8m0_tensor,
@@ -67,6 +69,7 @@ from deep_gemm.quantize import (
     quantize_silu_mul,
     quantize_swiglu,
 )
+from deep_gemm.requantize import requantize_to_ue8m0
 from deep_gemm.required_layout import transform_sf_into_required_layout
 from deep_gemm.settings import (
     get_batch_invariant,
@@ -124,6 +127,7 @@ __all__ = [
     "CudaError",
     "DeepGemmError",
     "MissingDependencyError",
+    "ScaleFactorError",
     "UnsupportedArchitectureError",
     "__version__",
     "align",
@@ -161,6 +165,7 @@ __all__ = [
     "init_dist",
     "jit_kernels",
     "k_grouped_fp8_gemm_nt_contiguous",
+    "k_grouped_fp8_gemm_tn_contiguous",
     "k_grouped_wgrad_gemm_fp8_fp8_fp32_nt",
     "legacy",
     "operators",
@@ -183,6 +188,7 @@ __all__ = [
     "ProblemRange",
     "problems_of_model",
     "quantize_per_block",
+    "requantize_to_ue8m0",
     "quantize_per_channel",
     "quantize_per_token",
     "quantize_silu_mul",

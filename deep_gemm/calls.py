@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from deep_gemm import knobs
+from deep_gemm.call_cache import Launch
 from deep_gemm.checks import TMA_ALIGNMENT, check_address, check_c_apart, check_is_tensor, refuse
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import Selection, explain, select
@@ -43,6 +44,12 @@ class PlannedCall:
     transforms: Transforms | None = None
     copies_c: bool = False
     clears_d: bool = False
+
+    def direct_launch(self, device: torch.device) -> Launch | None:
+        """What does it all on the device of the tensors, given nothing but their addresses; None if
+        there is more to do."""
+        is_all = self.transforms is None and not self.copies_c
+        return self.plan.launch if self.plan is not None and is_all else None
 
     def run(
         self,

@@ -11,6 +11,10 @@ class ArgumentError(DeepGemmError, ValueError):
     """A call was refused on the host: the text names the argument, the rule and what was got."""
 
 
+class ScaleFactorError(ArgumentError):
+    """FP32 scale factors for SM100, of this call or of an earlier one, were not powers of two."""
+
+
 class UnsupportedArchitectureError(ArgumentError):
     """No kernel of the asked kind exists for the tensor's device."""
 

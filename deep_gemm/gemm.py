@@ -110,7 +110,8 @@ def fp8_gemm_nt(
 
     Raises:
         ArgumentError: an argument breaks one of these rules. Nothing was written.
-        UnsupportedArchitectureError: the device is not SM90.
+        UnsupportedArchitectureError: there is no kernel for the device.
+        ScaleFactorError: on SM100, FP32 scale factors of an earlier call were no powers of two.
         CompilationError: the kernel could not be compiled.
 
     Example:
@@ -277,8 +278,9 @@ def _run_any(
         call = _calls.remember(key, _prepare(tensors, c, problem, head_splits))
     elif (addresses[0] | addresses[1] | addresses[2]) % TMA_ALIGNMENT:
         check_addresses(tensors, call.transforms)
-    if c is None and call.plan and call.transforms is None and not any(p % 16 for p in addresses):
-        _calls.recent.remember(d.shape, tensors, (settings, recipes, head_splits), call.plan.launch)
+    launch = None if any(p % 16 for p in addresses) else call.direct_launch(d.device)
+    if c is None and launch is not None:
+        _calls.recent.remember(d.shape, tensors, (settings, recipes, head_splits), launch)
     call.run(tensors, c, addresses)
 
 
@@ -337,8 +339,7 @@ def _prepare(
     if problem.k == 0:
         return PlannedCall(copies_c=copies_c, clears_d=c is None)
     if problem.is_sm100:
-        plan, transforms = sm100_calls.plan_dense(tensors, problem, c is not None, head_splits)
-        return PlannedCall(plan, transforms, copies_c)
+        return sm100_calls.prepare_dense(tensors, problem, (c is not None, copies_c), head_splits)
     transforms = needed(
         operand_transform("a[0]", x),
         operand_transform("b[0]", y),

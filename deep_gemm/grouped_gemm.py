@@ -37,7 +37,6 @@ from deep_gemm.config.gemm_config import Grouping
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.grouped_options import ROW_COUNTS, ROW_ENDS, ROW_IDS, Kind, Options
 from deep_gemm.kernels.fp8_gemm import GemmTensors, plan_m_grouped
-from deep_gemm.kernels.sm100_fp8_gemm import plan_sm100_m_grouped
 from deep_gemm.runtime.device import arch_of, gpu_name_of
 from deep_gemm.scaling import (
     NO_RECIPES,
@@ -107,7 +106,8 @@ def m_grouped_fp8_gemm_nt_contiguous(
 
     Raises:
         ArgumentError: an argument breaks a rule. Nothing was written.
-        UnsupportedArchitectureError: the device is not SM90.
+        UnsupportedArchitectureError: there is no kernel for the device.
+        ScaleFactorError: on SM100, FP32 scale factors of an earlier call were no powers of two.
         CompilationError: the kernel could not be compiled.
     """
     if disable_ue8m0_cast:
@@ -217,7 +217,8 @@ def m_grouped_fp8_gemm_nt_masked(
 
     Raises:
         ArgumentError: an argument breaks a rule. Nothing was written.
-        UnsupportedArchitectureError: the device is not SM90.
+        UnsupportedArchitectureError: there is no kernel for the device.
+        ScaleFactorError: on SM100, FP32 scale factors of an earlier call were no powers of two.
         CompilationError: the kernel could not be compiled.
     """
     if disable_ue8m0_cast:
@@ -287,10 +288,9 @@ def _run_any(a: Operand, b: Operand, d: torch.Tensor, layout: object, options: O
         check_addresses(tensors, call.transforms)
     every = (*tensors, d, sfa)
     addresses = tuple(tensor.data_ptr() for tensor in every)
-    if call.plan and call.transforms is None and addresses[3] % TMA_ALIGNMENT == 0:
-        _calls.recent.remember(
-            (d.shape, kind.expected_m), tensors, (settings, kind), call.plan.launch
-        )
+    launch = call.direct_launch(d.device)
+    if launch is not None and addresses[3] % TMA_ALIGNMENT == 0:
+        _calls.recent.remember((d.shape, kind.expected_m), tensors, (settings, kind), launch)
     call.run(every, None, addresses)
 
 
@@ -359,9 +359,8 @@ def _prepare(tensors: Tensors, problem: GemmProblem, kind: Kind) -> PlannedCall:
     if problem.m == 0:
         return PlannedCall()
     if problem.is_sm100:
-        first = sm100_calls.transforms_of(tensors, problem)
-    else:
-        first = operand_transform("a[0]", tensors[0]), operand_transform("b[0]", tensors[1])
+        return sm100_calls.prepare_m_grouped(tensors, problem, kind)
+    first = operand_transform("a[0]", tensors[0]), operand_transform("b[0]", tensors[1])
     transforms = needed(*first, *[as_it_is] * (8 - len(first)))
     check_addresses(tensors, transforms)
     made = tensors
@@ -371,8 +370,7 @@ def _prepare(tensors: Tensors, problem: GemmProblem, kind: Kind) -> PlannedCall:
     if not kind.is_masked:
         x, sfa, d = (tensor.unsqueeze(0) for tensor in (x, sfa, d))
     matrices = GemmTensors(x, sfa, y, sfb, d)
-    rest = matrices, kind.layout, layout, kind.clears_padding
-    if problem.is_sm100:
-        selection = sm100_calls.chosen(problem)
-        return PlannedCall(plan_sm100_m_grouped(problem, selection, *rest), transforms)
-    return PlannedCall(plan_m_grouped(problem, chosen(problem), *rest), transforms)
+    plan = plan_m_grouped(
+        problem, chosen(problem), matrices, kind.layout, layout, kind.clears_padding
+    )
+    return PlannedCall(plan, transforms)

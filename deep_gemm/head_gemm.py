@@ -42,7 +42,8 @@ def fp8_gemm_nt_skip_head_mid(
     Raises:
         ArgumentError: an argument breaks one of these rules, or one of `fp8_gemm_nt`. Nothing was
             written.
-        UnsupportedArchitectureError: the device is not SM90.
+        UnsupportedArchitectureError: there is no kernel for the device.
+        ScaleFactorError: on SM100, FP32 scale factors of an earlier call were no powers of two.
         CompilationError: the kernel could not be compiled.
     """
     if disable_ue8m0_cast:

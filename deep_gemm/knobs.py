@@ -176,6 +176,12 @@ tuned_dir = Knob(
 print_configs = Knob(
     "DG_PRINT_CONFIGS", False, _flag, "1: print each problem's chosen configuration, and why."
 )
+check_scale_factors = Knob(
+    "DG_CHECK_SCALE_FACTORS",
+    False,
+    _flag,
+    "1: wait for FP32 scale factors to be packed for SM100, and raise at once if one is wrong.",
+)
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
@@ -237,6 +243,7 @@ ALL: tuple[Knob[object], ...] = (  # type: ignore[assignment]
     jit_dump_asm,
     tuned_dir,
     print_configs,
+    check_scale_factors,
     emulator_arch,
     emulator_timing,
     use_nvidia_tools,

@@ -15,11 +15,14 @@ from deep_gemm.checks import (
     check_positive,
     refuse,
 )
+from deep_gemm.kernels.arguments import GroupedLayout
 from deep_gemm.kernels.pack_ue8m0 import (
+    GroupRows,
     k_grouped_pack_fp32_into_ue8m0,
     pack_fp32_into_ue8m0,
 )
 from deep_gemm.kernels.transpose import mn_major, mn_major_strides
+from deep_gemm.reports import reports_of
 from deep_gemm.settings import get_mk_alignment_for_contiguous_layout
 from deep_gemm.utils.math import align, ceil_div
 
@@ -82,7 +85,8 @@ def get_mn_major_tma_aligned_packed_ue8m0_tensor(
 
     Zero becomes 2**-127, UE8M0's smallest value. What UE8M0 does not have (negative numbers, those
     between powers of two, infinity, NaN) becomes its NaN, so that a product with it is NaN: no
-    value is rounded in silence, and none stops the device.
+    value is rounded in silence, and none stops the device. Once the kernel has run, the next call
+    on the device raises an error; with DG_CHECK_SCALE_FACTORS=1 this one does.
 
     Args:
         sf: [mn, k] or [groups, mn, k] FP32, any strides; fast with contiguous k or mn.
@@ -97,9 +101,14 @@ def get_mn_major_tma_aligned_packed_ue8m0_tensor(
     Raises:
         ArgumentError: another dtype, number of dimensions or device, or a psum_layout for groups
             that have a matrix each.
+        ScaleFactorError: an earlier call's scale factors were not powers of two.
     """
     check_fp32(sf)
-    return packed_ue8m0(sf, sf.shape[-2], 1, psum_layout)
+    reports = reports_of(sf.device)
+    reports.check()
+    packed = packed_ue8m0(sf, sf.shape[-2], 1, psum_layout, reports.place_of("sf"))
+    reports.settle()
+    return packed
 
 
 def get_k_grouped_mn_major_tma_aligned_packed_ue8m0_tensor(
@@ -138,6 +147,7 @@ def get_k_grouped_mn_major_tma_aligned_packed_ue8m0_tensor(
 
     Raises:
         ArgumentError: an argument breaks a rule.
+        ScaleFactorError: an earlier call's scale factors were not powers of two.
     """
     check_fp32(sf, dims=(2,))
     layout = _either("grouped_layout", grouped_layout, "ks_tensor", ks_tensor)
@@ -158,24 +168,36 @@ def get_k_grouped_mn_major_tma_aligned_packed_ue8m0_tensor(
     else:
         refuse("ks_cpu", "must be given without use_psum_layout", sizes)
     out = sf.new_empty((num_words, mn), dtype=torch.int32)
-    k_grouped_pack_fp32_into_ue8m0(sf, out, layout, gran_k, alignment)
+    reports = reports_of(sf.device)
+    reports.check()
+    k_grouped_pack_fp32_into_ue8m0(sf, out, layout, gran_k, alignment, reports.place_of("sf"))
+    reports.settle()
     return out
 
 
 def packed_ue8m0(
-    sf: torch.Tensor, mn: int, gran_mn: int, psum_layout: torch.Tensor | None
+    sf: torch.Tensor, mn: int, gran_mn: int, psum_layout: torch.Tensor | None, report: int
 ) -> torch.Tensor:
-    """FP32 scale factors of `gran_mn` rows each, packed into UE8M0 for each of `mn` rows."""
+    """FP32 scale factors of `gran_mn` rows each, packed into UE8M0 for each of `mn` rows; `report`
+    is the address for a wrong value."""
+    rows = None
     if psum_layout is not None:
         if sf.dim() != 2:
             refuse("psum_layout", "goes with scale factors of one matrix", tuple(sf.shape))
         _check_layout("psum_layout", psum_layout, sf)
+        alignment = get_mk_alignment_for_contiguous_layout()
+        ends = GroupedLayout.ROW_ENDS
+        rows = GroupRows(ends, psum_layout, psum_layout.numel(), alignment)
+    out = empty_packed(sf, mn)
+    pack_fp32_into_ue8m0(sf, out, gran_mn, rows, report)
+    return out
+
+
+def empty_packed(sf: torch.Tensor, mn: int) -> torch.Tensor:
+    """Where FP32 scale factors [.., k blocks] of `mn` rows go when they are packed."""
     shape = (*sf.shape[:-2], mn, ceil_div(sf.shape[-1], SFS_OF_WORD))
     strides = mn_major_strides(shape)
-    out = torch.empty_strided(shape, strides, dtype=torch.int32, device=sf.device)
-    alignment = get_mk_alignment_for_contiguous_layout()
-    pack_fp32_into_ue8m0(sf, out, gran_mn, psum_layout, alignment)
-    return out
+    return torch.empty_strided(shape, strides, dtype=torch.int32, device=sf.device)
 
 
 def check_fp32(sf: torch.Tensor, dims: tuple[int, ...] = (2, 3)) -> None:

@@ -117,10 +117,10 @@ def _m_grouped_fp8_gemm_nt(
 
 
 @_operator(
-    f"k_grouped_fp8_gemm_nt({OPERANDS}, Tensor ks, SymInt[]? ks_cpu, Tensor? c, bool accumulates, "
-    "int[] recipe) -> ()"
+    f"k_grouped_fp8_gemm({OPERANDS}, Tensor ks, SymInt[]? ks_cpu, Tensor? c, bool accumulates, "
+    "int[] recipe, bool is_tn, bool has_ends) -> ()"
 )
-def _k_grouped_fp8_gemm_nt(
+def _k_grouped_fp8_gemm(
     a: torch.Tensor,
     sfa: torch.Tensor,
     b: torch.Tensor,
@@ -131,9 +131,11 @@ def _k_grouped_fp8_gemm_nt(
     c: torch.Tensor | None,
     accumulates: bool,
     recipe: Sequence[int],
+    is_tn: bool,
+    has_ends: bool,
 ) -> None:
-    recipes = _tuple(recipe), None, None
-    run_k_grouped((a, sfa), (b, sfb), d, ks, ks_cpu, d if accumulates else c, recipes)
+    options = (_tuple(recipe), None, None), is_tn, has_ends
+    run_k_grouped((a, sfa), (b, sfb), d, ks, ks_cpu, d if accumulates else c, *options)
 
 
 @_operator(

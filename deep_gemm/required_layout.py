@@ -24,7 +24,8 @@ from deep_gemm.layout import (
     get_mn_major_tma_aligned_tensor,
     packed_ue8m0,
 )
-from deep_gemm.runtime.device import arch_of
+from deep_gemm.reports import reports_of, wrong_value
+from deep_gemm.runtime.device import arch_of, is_capturing
 from deep_gemm.scaling import check_scale_factors
 from deep_gemm.utils.math import ceil_div
 
@@ -61,6 +62,9 @@ def transform_sf_into_required_layout(
 
     Raises:
         ArgumentError: an argument breaks a rule, or the architecture has no such scale factors.
+        ScaleFactorError: they had to be powers of two. For SM100, those that `is_sfa` says to be
+            of weights are checked at once, which waits for the device, unless a CUDA graph is
+            captured; for others the next call on the device raises it.
         UnsupportedArchitectureError: there are no GEMMs for the device.
     """
     check_device_type("sf", check_is_tensor("sf", sf).device)
@@ -71,18 +75,39 @@ def transform_sf_into_required_layout(
             refuse("recipe", rule, f"{gran[0]} x {gran[1]} of {tuple(recipe)}")
         check_scale_factors("sf", sf, mn, k, gran, sf.device, num_groups)
         return get_mn_major_tma_aligned_tensor(sf) if gran[0] == 1 else sf
-    return _layout_of_sm100(sf, mn, k, gran, num_groups, disable_ue8m0_cast, psum_layout)
+    sf = _checked_for_sm100(sf, mn, k, gran, num_groups, disable_ue8m0_cast)
+    if sf.dtype == torch.int32:
+        return sf
+    reports = reports_of(sf.device)
+    reports.check()
+    if is_sfa is False and not is_capturing():
+        return _packed_at_once(sf, mn, gran[0], psum_layout)
+    packed = packed_ue8m0(sf, mn, gran[0], psum_layout, reports.place_of("sf"))
+    reports.settle()
+    return packed
 
 
-def _layout_of_sm100(
+def _packed_at_once(
+    sf: torch.Tensor, mn: int, gran_mn: int, psum_layout: torch.Tensor | None
+) -> torch.Tensor:
+    """Weights' scale factors, which are packed once: worth waiting for whether they are right."""
+    report = torch.zeros(1, dtype=torch.int32, device=sf.device)
+    packed = packed_ue8m0(sf, mn, gran_mn, psum_layout, report.data_ptr())
+    bits = int(report.item()) & 0xFFFFFFFF
+    if bits:
+        raise wrong_value("sf", bits)
+    return packed
+
+
+def _checked_for_sm100(
     sf: torch.Tensor,
     mn: int,
     k: int,
     gran: tuple[int, int],
     num_groups: int | None,
     disable_ue8m0_cast: bool,
-    psum_layout: torch.Tensor | None,
 ) -> torch.Tensor:
+    """The scale factors, which are FP32, or packed and as SM100 wants them."""
     gran_mn, gran_k = gran
     if gran_k not in SM100_GRAN_K:
         refuse("recipe", "must have gran_k 32 or 128 on SM100", gran_k)
@@ -103,7 +128,7 @@ def _layout_of_sm100(
     check_fp32(sf)
     if disable_ue8m0_cast:
         refuse("disable_ue8m0_cast", "must be False for FP32 scale factors on SM100", True)
-    return packed_ue8m0(sf, mn, gran_mn, psum_layout)
+    return sf
 
 
 def _granularity(recipe: Sequence[int], is_sfa: bool | None) -> tuple[int, int]:

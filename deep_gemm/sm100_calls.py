@@ -6,17 +6,15 @@ import sys
 from dataclasses import replace
 from math import gcd
 
-import torch
-
 from deep_gemm import knobs
-from deep_gemm.calls import Transform, Transforms, as_it_is, check_addresses, needed
+from deep_gemm.calls import check_addresses
 from deep_gemm.checks import check_tma_rows, refuse
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.sm100 import Sm100Selection, select
+from deep_gemm.grouped_options import Kind
 from deep_gemm.kernels.fp8_gemm import GemmTensors
-from deep_gemm.kernels.sm100_fp8_gemm import plan_sm100_dense
+from deep_gemm.kernels.sm100_fp8_gemm import plan_sm100_dense, plan_sm100_m_grouped
 from deep_gemm.record import record
-from deep_gemm.runtime.launch import Plan
 from deep_gemm.scaling import Recipes
 from deep_gemm.settings import Settings, usable_sms
 from deep_gemm.sm100_operands import (
@@ -25,11 +23,8 @@ from deep_gemm.sm100_operands import (
     check_sm100_scale_factors,
     is_mn_major,
     resolve_granularity,
-    sf_transform,
 )
-
-Tensors = tuple[torch.Tensor, ...]
-"""x, y, d, sfa and sfb of a launch, and what else it takes."""
+from deep_gemm.sm100_packing import CountingRows, SfPacking, Sm100Call, Tensors, packing_of
 
 
 def check_dense(
@@ -85,28 +80,57 @@ def _check_operands(
     check_tma_rows("d", d)
 
 
-def transforms_of(tensors: Tensors, problem: GemmProblem) -> tuple[Transform, ...]:
-    """What x, y, d, sfa and sfb go through."""
-    x, _, _, sfa, sfb = tensors[:5]
-    packing = sf_transform(sfa, x.shape[-2]), sf_transform(sfb, problem.n)
-    return as_it_is, as_it_is, as_it_is, *packing
+def prepare_dense(
+    tensors: Tensors, problem: GemmProblem, c: tuple[bool, bool], head_splits: tuple[int, int, int]
+) -> Sm100Call:
+    """What a dense call has to do.
 
-
-def plan_dense(
-    tensors: Tensors, problem: GemmProblem, accumulates: bool, head_splits: tuple[int, int, int]
-) -> tuple[Plan, Transforms | None]:
-    """The plan of a dense call, and what its tensors go through first.
+    Args:
+        tensors: of the call.
+        problem: what is computed; nothing of it is empty.
+        c: whether there is a C, and whether D has to become C first.
+        head_splits: as for `plan_sm100_dense`.
 
     Raises:
         ArgumentError: an address is not aligned, or no kernel has blocks as the settings want them.
     """
-    every = transforms_of(tensors, problem)
-    transforms = needed(*every)
-    check_addresses(tensors, transforms)
-    x, y, d, sfa, sfb = (f(tensor) for f, tensor in zip(every, tensors, strict=True))
+    check_addresses(tensors, None)
+    accumulates, copies_c = c
+    packings = _packings(tensors, problem)
+    x, y, d, sfa, sfb = _as_packed(tensors, packings)
     matrices = GemmTensors.of_matrices(x, sfa, y, sfb, d)
     plan = plan_sm100_dense(problem, chosen(problem), matrices, accumulates, head_splits)
-    return plan, transforms
+    return Sm100Call(plan, None, copies_c, False, *packings)
+
+
+def prepare_m_grouped(tensors: Tensors, problem: GemmProblem, kind: Kind) -> Sm100Call:
+    """The same for an m-grouped call; its grouped layout is the sixth tensor."""
+    check_addresses(tensors, None)
+    packings = _packings(tensors, problem)
+    x, y, d, sfa, sfb = _as_packed(tensors, packings)
+    if not kind.is_masked:
+        x, sfa, d = (tensor.unsqueeze(0) for tensor in (x, sfa, d))
+    plan = plan_sm100_m_grouped(
+        *(problem, chosen(problem), GemmTensors(x, sfa, y, sfb, d)),
+        *(kind.layout, tensors[5], kind.clears_padding),
+    )
+    counting = CountingRows(kind.layout, problem.num_groups, problem.alignment)
+    return Sm100Call(plan, None, False, False, *packings, counting)
+
+
+Packings = tuple[SfPacking | None, SfPacking | None]
+"""What SFA and SFB need."""
+
+
+def _packings(tensors: Tensors, problem: GemmProblem) -> Packings:
+    x, _, _, sfa, sfb = tensors[:5]
+    return packing_of("a[1]", sfa, x.shape[-2]), packing_of("b[1]", sfb, problem.n)
+
+
+def _as_packed(tensors: Tensors, packings: Packings) -> Tensors:
+    """The first five tensors, with scale factors of which only shape and strides mean anything."""
+    scale_factors = zip(tensors[3:5], packings, strict=True)
+    return *tensors[:3], *(sf if how is None else how.place(sf) for sf, how in scale_factors)
 
 
 def chosen(problem: GemmProblem) -> Sm100Selection:

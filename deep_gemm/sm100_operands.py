@@ -6,15 +6,13 @@ for each row of an operand.
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import torch
 
-from deep_gemm.calls import Transform, as_it_is
 from deep_gemm.checks import check_operand, check_shape, check_tensor, check_tma_rows, refuse
 from deep_gemm.errors import UnsupportedArchitectureError
-from deep_gemm.layout import SFS_OF_WORD, SM100_GRAN_K, packed_ue8m0
+from deep_gemm.layout import SFS_OF_WORD, SM100_GRAN_K
 from deep_gemm.runtime.device import arch_of, is_sm100
 from deep_gemm.scaling import Recipes
 from deep_gemm.utils.math import ceil_div
@@ -87,14 +85,6 @@ def check_sm100_scale_factors(
     check_shape(argument, sf, shape, meaning)
 
 
-def sf_transform(sf: torch.Tensor, rows: int) -> Transform:
-    """What packs scale factors [.., rows or blocks of 128, k blocks], if they are not packed."""
-    if sf.dtype == torch.int32:
-        return as_it_is
-    gran_rows = 1 if sf.shape[-2] == rows else 128
-    return functools.partial(packed_ue8m0, mn=rows, gran_mn=gran_rows, psum_layout=None)
-
-
 def is_mn_major(x: torch.Tensor) -> bool:
     """Whether an operand [.., rows, k] has contiguous columns, and not contiguous rows."""
     return x.shape[-1] > 1 and x.stride(-1) != 1 and (x.stride(-2) == 1 or x.shape[-2] == 1)
@@ -117,8 +107,7 @@ def check_uncast(a: object, b: object) -> None:
         refuse("disable_ue8m0_cast", rule, True)
 
 
-def no_kernel(what: str) -> UnsupportedArchitectureError:
-    """The error for what only SM90 has as yet."""
-    return UnsupportedArchitectureError(
-        f"argument a[0]: {what} have no kernel for SM100 yet; got a device or an emulator of SM100"
-    )
+def no_kernel(what: str, arch: str) -> UnsupportedArchitectureError:
+    """The error for what only another architecture has."""
+    text = f"{what} have no kernel for {arch}; got a device or an emulator of {arch}"
+    return UnsupportedArchitectureError(f"argument a[0]: {text}")

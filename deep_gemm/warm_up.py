@@ -23,6 +23,8 @@ from deep_gemm.jit.codegen import generate, generate_k_group_maps
 from deep_gemm.jit.compiler import CompiledKernel, select_compiler
 from deep_gemm.jit.source import KernelSource
 from deep_gemm.kernels.sm100_fp8_gemm import generate_sm100
+from deep_gemm.kernels.sm100_k_grouped import generate_sm100_k_group_maps
+from deep_gemm.runtime.device import is_sm100
 
 __all__ = ["Precompiled", "ProblemRange", "precompile", "problems_of_model", "read_problems"]
 
@@ -152,7 +154,8 @@ def sources_of(problems: Iterable[ProblemRange]) -> Iterator[KernelSource]:
             else:
                 yield generate(config, arch)
         if any(config.grouping is Grouping.K_GROUPED for config in configs):
-            yield generate_k_group_maps(arch)
+            makes_maps = generate_sm100_k_group_maps if is_sm100(arch) else generate_k_group_maps
+            yield makes_maps(arch)
 
 
 def _effort(config: Config) -> int:

@@ -60,8 +60,8 @@ struct BlockStore {
         if constexpr (kConfig.grouping == Grouping::kMGrouped) {
             if (row >= block.stored_rows) return;
             if (row + kSlabRows > block.stored_rows) {
-                copy_rows<kConfig>(staging[staged], block.stored_rows - row, block.d_batch,
-                                   block.m + row, column, args);
+                copy_rows<kConfig, 32>(staging[staged], block.stored_rows - row, block.d_batch,
+                                       block.m + row, column, args);
                 return;
             }
         }

@@ -17,6 +17,12 @@ enum class GroupedLayout : uint32_t {
     kRowCounts,  // [num_groups]: rows of each group, which has a matrix of A and D for itself
 };
 
+// A group of a k-grouped product.
+struct KGroup {
+    uint32_t first_k_block;  // in the scale factors; on SM100, where they are packed, a word
+    uint32_t num_k_blocks;
+};
+
 struct GemmArguments {
     TensorMap tensor_map_a;  // [batch, m, k], box [block_m / cluster_n, 128]
     TensorMap tensor_map_b;  // [batch, n, k], box [block_n / cluster_m, 128]
@@ -55,9 +61,9 @@ struct GemmArguments {
     GroupedLayout layout;
     uint32_t alignment;   // of the rows at which groups begin; for kRowEnds
     bool clears_padding;  // kRowEnds: D's rows up to the next aligned one become zero
-    // k-grouped, made by kernels/k_group_maps.cuh.
-    const uint32_t* first_k_blocks;  // [num_groups + 1], in k blocks
-    const TensorMap* group_maps;     // [num_groups, 2]: of the group's A and B
+    // k-grouped, made by kernels/k_group_maps.cuh or kernels/sm100_k_group_maps.cuh.
+    const KGroup* k_groups;       // [num_groups]
+    const TensorMap* group_maps;  // [num_groups, 2]: of the group's A and B
 };
 
 }  // namespace deep_gemm

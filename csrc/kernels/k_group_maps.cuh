@@ -23,7 +23,7 @@ struct KGroupMapsArguments {
     uint32_t rows[2];            // m and n
     const int32_t* ks;           // [num_groups], multiples of 128
     TensorMap (*group_maps)[2];  // [num_groups, 2]
-    uint32_t* first_k_blocks;    // [num_groups + 1]
+    KGroup* k_groups;            // [num_groups]
     uint32_t num_groups;
     uint32_t total_k;  // groups that reach beyond it are cut off
 };
@@ -58,10 +58,7 @@ DG_DEVICE void k_group_maps(const KGroupMapsArguments& args) {
     }
     ptx::fence_proxy_tensormap_release();
 
-    if (lane == 0) {
-        args.first_k_blocks[group] = before;
-        if (group == args.num_groups - 1) args.first_k_blocks[group + 1] = before + blocks;
-    }
+    if (lane == 0) args.k_groups[group] = {before, blocks};
 }
 
 }  // namespace deep_gemm

@@ -3,8 +3,8 @@
 //
 //   sf   [sum(ceil(k_i / gran_k)), mn] FP32; fast with MN contiguous and rows that start at
 //        multiples of 16 bytes
-//   out  [sum(ceil(k_i / gran_k / 4)), mn] words, contiguous, mn a multiple of 4; rows behind those
-//        of the last group become zero
+//   out  [sum(ceil(k_i / gran_k / 4)), mn] words, contiguous; fast if mn is a multiple of 4; rows
+//        behind those of the last group become zero
 //
 // Where a group begins depends on the sizes of those before it, which are in global memory: each
 // warp adds them up for itself. With 128 groups that is four loads, five rounds of shuffles and a
@@ -23,6 +23,7 @@ struct alignas(64) KGroupedPackArguments {
     const uint32_t* sf;
     uint32_t* out;
     const int32_t* grouped_layout;  // [num_groups]: k_i; or, has_ends, each group's end along K
+    uint32_t* report;               // where the host looks for a wrong value; null: nobody does
     int64_t sf_stride_k;
     int64_t sf_stride_mn;
     uint32_t num_groups;
@@ -107,7 +108,7 @@ DG_DEVICE void k_grouped_pack_fp32_into_ue8m0(const KGroupedPackArguments& args)
     const uint32_t* sf = args.sf + rows.first * args.sf_stride_k + column * args.sf_stride_mn;
     SfBlock block;
     block.stride_k = args.sf_stride_k;
-    block.num_mn = PackBlock::kSize;
+    block.num_mn = args.mn - column;
     // Sizes that add up to more than there is are cut off.
     block.num_k = min(rows.count, args.num_rows - min(rows.first, args.num_rows));
 #pragma unroll
@@ -116,7 +117,15 @@ DG_DEVICE void k_grouped_pack_fp32_into_ue8m0(const KGroupedPackArguments& args)
         args.sf_stride_mn == 1 && words_are_aligned(args.sf, args.sf_stride_k, 0);
     const uint4 words = pack_block(block, in_vectors ? VectorsAlong::kMn : VectorsAlong::kNone);
     uint32_t* out = args.out + static_cast<int64_t>(word) * args.mn + column;
-    *reinterpret_cast<uint4*>(out) = words;
+    store_words(out, words, block.num_mn, args.mn % PackBlock::kSize == 0);
+    if (args.report != nullptr && has_nan(words)) {
+        report_wrong_value(
+            args.report, block.num_mn, block.num_k,
+            [&](uint32_t i, uint32_t j) {
+                return sf[i * args.sf_stride_mn + j * args.sf_stride_k];
+            },
+            [](uint32_t) { return true; });
+    }
 }
 
 }  // namespace deep_gemm

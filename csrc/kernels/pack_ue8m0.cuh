@@ -10,10 +10,16 @@
 // stretch of MN in its registers. No thread needs another's values, so there is no shared memory.
 // Eight threads side by side write 128 bytes of a column. Such eights walk along K first, and from
 // the end of one band of 32 rows right into the next: no lane idles however few columns there are.
+//
+// What UE8M0 does not have becomes its NaN, and the host is told one such value. Rows of a grouped
+// product that belong to no group may hold anything: nobody is told of them.
 #pragma once
 
 #include "common/math.cuh"
 #include "common/types.cuh"
+#include "kernels/arguments.cuh"
+#include "ptx/memory.cuh"
+#include "ptx/thread.cuh"
 
 namespace deep_gemm {
 
@@ -26,10 +32,11 @@ struct alignas(64) PackArguments {
     int64_t sf_stride_k;
     int64_t out_stride_batch;
     int64_t out_stride_k;
-    // [num_groups]: the row behind each group's last; groups begin aligned. Null: all rows count.
-    const int32_t* row_ends;
+    uint32_t* report;               // where the host looks for a wrong value; null: nobody does
+    const int32_t* grouped_layout;  // which rows belong to a group; null: all do
+    GroupedLayout layout;
     uint32_t num_groups;
-    uint32_t alignment;
+    uint32_t alignment;  // of the rows at which groups begin
     uint32_t mn;
     uint32_t k;
     uint32_t gran_mn;      // rows of out that share a row of sf
@@ -143,51 +150,125 @@ DG_DEVICE VectorsAlong vectors_along(const PackArguments& args) {
     return VectorsAlong::kNone;
 }
 
-// Whether none of a block's rows belongs to a group: it lies between two, or behind the last.
-DG_DEVICE bool lies_in_a_gap(const PackArguments& args, uint32_t row) {
+// The first row from `row` on that belongs to a group, where groups end at the numbers of the
+// layout; the largest number if there is none.
+DG_DEVICE uint32_t next_row_of_a_group(const PackArguments& args, uint32_t row) {
     uint32_t group = 0;
     for (uint32_t end = args.num_groups; group < end;) {
         const uint32_t middle = (group + end) / 2;
-        if (args.row_ends[middle] > static_cast<int32_t>(row)) {
+        if (args.grouped_layout[middle] > static_cast<int32_t>(row)) {
             end = middle;
         } else {
             group = middle + 1;
         }
     }
-    if (group == args.num_groups) return true;
-    if (group == 0) return false;
-    const uint32_t begin =
-        align(static_cast<uint32_t>(max(args.row_ends[group - 1], 0)), args.alignment);
-    return row + PackBlock::kSize <= begin;
+    if (group == args.num_groups) return 0xffffffff;
+    if (group == 0) return row;
+    const uint32_t before = max(args.grouped_layout[group - 1], 0);
+    return max(row, align(before, args.alignment));
 }
 
-DG_DEVICE void pack_fp32_into_ue8m0(const PackArguments& args) {
-    const uint32_t bands = ceil_div(args.mn, PackBlock::kBandRows);
-    const uint32_t words = ceil_div(args.k, PackBlock::kSize);
-    constexpr uint32_t kColumnsOfCta = PackBlock::kThreads / PackBlock::kBlocksOfBand;
-    const uint32_t column = blockIdx.x * kColumnsOfCta + threadIdx.x / PackBlock::kBlocksOfBand;
-    const uint32_t word = column % words;
-    const uint32_t band = column / words % bands;
-    const int64_t batch = column / words / bands;
-    const uint32_t row =
-        band * PackBlock::kBandRows + threadIdx.x % PackBlock::kBlocksOfBand * PackBlock::kSize;
-    if (column >= args.num_columns || row >= args.mn) return;
-    if (args.row_ends != nullptr && lies_in_a_gap(args, row)) return;
-
-    const uint32_t first_k = word * PackBlock::kSize;
-    const uint32_t* sf = args.sf + batch * args.sf_stride_batch + first_k * args.sf_stride_k;
-    SfBlock block;
-    block.stride_k = args.sf_stride_k;
-    block.num_mn = args.mn - row;
-    block.num_k = args.k - first_k;
-#pragma unroll
-    for (uint32_t i = 0; i < PackBlock::kSize; ++i) {
-        const uint32_t sf_row = args.gran_mn == 1 ? row + i : (row + i) / args.gran_mn;
-        block.rows[i] = sf + sf_row * args.sf_stride_mn;
+// Whether any of these rows of a matrix may belong to a group.
+DG_DEVICE bool any_row_counts(const PackArguments& args, uint32_t batch, uint32_t row,
+                              uint32_t num_rows) {
+    if (args.grouped_layout == nullptr) return true;
+    if (args.layout == GroupedLayout::kRowCounts)
+        return static_cast<int32_t>(row) < args.grouped_layout[batch];
+    if (args.layout == GroupedLayout::kRowEnds)
+        return next_row_of_a_group(args, row) < row + num_rows;
+    bool any = false;
+    for (uint32_t i = row; i < row + num_rows; ++i) {
+        // Negative ids, which mean padding, become large ones.
+        any |= static_cast<uint32_t>(args.grouped_layout[i]) < args.num_groups;
     }
-    uint32_t* out = args.out + batch * args.out_stride_batch + word * args.out_stride_k + row;
+    return any;
+}
+
+// Whether a row is sure to belong to a group. Padding may carry an id, but not where a group can
+// begin.
+DG_DEVICE bool row_counts(const PackArguments& args, uint32_t batch, uint32_t row) {
+    if (args.layout == GroupedLayout::kRowIds && row % args.alignment != 0) return false;
+    return any_row_counts(args, batch, row, 1);
+}
+
+// Whether one of the words' bytes is UE8M0's NaN.
+DG_DEVICE bool has_nan(uint4 words) {
+    const auto in_word = [](uint32_t word) { return (~word - 0x01010101) & word & 0x80808080; };
+    return in_word(words.x) | in_word(words.y) | in_word(words.z) | in_word(words.w);
+}
+
+// Looks for values of a block that have become NaN, and tells the host one of a row that counts.
+// Whichever thread writes last is heard.
+//   value        what there is at (row, k)
+//   row_counts   whether a row does
+template <typename Value, typename Counts>
+DG_DEVICE void report_wrong_value(uint32_t* report, uint32_t num_mn, uint32_t num_k, Value value,
+                                  Counts row_counts) {
+#pragma unroll 1
+    for (uint32_t i = 0; i < min(num_mn, PackBlock::kSize); ++i) {
+        if (!row_counts(i)) continue;
+#pragma unroll 1
+        for (uint32_t j = 0; j < min(num_k, PackBlock::kSize); ++j) {
+            const uint32_t bits = value(i, j);
+            if (exponent_on_top(bits) == 0xff000000) ptx::store_relaxed_sys(report, bits);
+        }
+    }
+}
+
+// The block of a thread.
+struct PackPlace {
+    uint32_t column;  // of a band
+    uint32_t batch;
+    uint32_t row;
+    uint32_t word;
+
+    DG_DEVICE PackPlace(const PackArguments& args, uint32_t thread) {
+        constexpr uint32_t kColumnsOfCta = PackBlock::kThreads / PackBlock::kBlocksOfBand;
+        const uint32_t bands = ceil_div(args.mn, PackBlock::kBandRows);
+        const uint32_t words = ceil_div(args.k, PackBlock::kSize);
+        column = blockIdx.x * kColumnsOfCta + thread / PackBlock::kBlocksOfBand;
+        word = column % words;
+        const uint32_t band = column / words % bands;
+        batch = column / words / bands;
+        row = band * PackBlock::kBandRows + thread % PackBlock::kBlocksOfBand * PackBlock::kSize;
+    }
+
+    DG_DEVICE uint32_t num_mn(const PackArguments& args) const { return args.mn - row; }
+    DG_DEVICE uint32_t num_k(const PackArguments& args) const {
+        return args.k - word * PackBlock::kSize;
+    }
+    // The first scale factor of row i.
+    DG_DEVICE const uint32_t* source(const PackArguments& args, uint32_t i) const {
+        const uint32_t sf_row = args.gran_mn == 1 ? row + i : (row + i) / args.gran_mn;
+        return args.sf + batch * args.sf_stride_batch + sf_row * args.sf_stride_mn +
+               word * PackBlock::kSize * args.sf_stride_k;
+    }
+    DG_DEVICE SfBlock block(const PackArguments& args) const {
+        SfBlock block{{}, args.sf_stride_k, num_mn(args), num_k(args)};
+#pragma unroll
+        for (uint32_t i = 0; i < PackBlock::kSize; ++i) block.rows[i] = source(args, i);
+        return block;
+    }
+};
+
+DG_DEVICE void pack_fp32_into_ue8m0(const PackArguments& args) {
+    const PackPlace at(args, threadIdx.x);
+    if (at.column >= args.num_columns || at.row >= args.mn) return;
+    if (!any_row_counts(args, at.batch, at.row, min(args.mn - at.row, PackBlock::kSize))) return;
+    const SfBlock block = at.block(args);
+    uint32_t* out =
+        args.out + at.batch * args.out_stride_batch + at.word * args.out_stride_k + at.row;
     const bool out_vectors = words_are_aligned(args.out, args.out_stride_batch, args.out_stride_k);
-    store_words(out, pack_block(block, vectors_along(args)), block.num_mn, out_vectors);
+    const uint4 packed = pack_block(block, vectors_along(args));
+    store_words(out, packed, block.num_mn, out_vectors);
+    if (args.report != nullptr && has_nan(packed)) {
+        // All is computed anew, so that the loads above have the registers for themselves.
+        const PackPlace again(args, ptx::opaque(threadIdx.x));
+        report_wrong_value(
+            args.report, again.num_mn(args), again.num_k(args),
+            [&](uint32_t i, uint32_t j) { return again.source(args, i)[j * args.sf_stride_k]; },
+            [&](uint32_t i) { return row_counts(args, again.batch, again.row + i); });
+    }
 }
 
 }  // namespace deep_gemm

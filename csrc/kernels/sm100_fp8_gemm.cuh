@@ -4,6 +4,9 @@
 //   B  [n, k] e4m3, K-major or N-major    SFB [n, ceil(k / 4 gran_k)]  each gran_k of a row
 //   D  [m, n], rows contiguous; overwritten, or added to
 //
+// One product, or many in one launch, as on SM90: m-grouped, or k-grouped, where stretches of K
+// have different D, and tensor maps of their own.
+//
 // Roles, by warp:
 //   0      issues TMA for A and B
 //   1      starts the MMAs, one thread of it
@@ -32,6 +35,7 @@
 #include "scheduler/block_ring.cuh"
 #include "scheduler/dense.cuh"
 #include "scheduler/group_rows.cuh"
+#include "scheduler/k_grouped.cuh"
 #include "scheduler/row_ids.cuh"
 #include "sm100/gemm_config.cuh"
 #include "sm100/load_scale_factors.cuh"
@@ -54,7 +58,10 @@ DG_DEVICE auto make_sm100_scheduler(Sm100Storage<kConfig>& smem, const GemmArgum
 
 template <Sm100GemmConfig kConfig>
 DG_DEVICE void sm100_schedule_role(Sm100Storage<kConfig>& smem, const GemmArguments& args) {
-    if constexpr (kConfig.grouping == Grouping::kMGrouped) {
+    if constexpr (kConfig.grouping == Grouping::kKGrouped) {
+        publish_blocks<kConfig>(smem.block_ring,
+                                KGroupedScheduler<kConfig>(args, blockIdx.x, gridDim.x));
+    } else if constexpr (kConfig.grouping == Grouping::kMGrouped) {
         if (args.layout == GroupedLayout::kRowIds) {
             publish_blocks<kConfig>(smem.block_ring,
                                     RowIdScheduler<kConfig>(args, blockIdx.x, gridDim.x));
@@ -85,6 +92,8 @@ DG_DEVICE void epilogue_role(Sm100Storage<kConfig>& smem, const GemmArguments& a
     Sm100BlockStore<kConfig> block_store(smem, args);
     BlockCoordinates block;
     while (scheduler.next_block(block)) {
+        // A group without K, where D is added to.
+        if (kConfig.grouping == Grouping::kKGrouped && block.stored_rows == 0) continue;
         if (block.num_k_blocks > 0) {
             accumulators.consumer_wait(accumulator);
             ptx::tcgen05_fence_after_sync();
@@ -107,8 +116,10 @@ DG_DEVICE void sm100_fp8_gemm(const GemmArguments& args) {
     const int warp = ptx::warp_idx();
 
     if (warp == 0 && ptx::elect_one()) {
-        ptx::prefetch_tensormap(&args.tensor_map_a);
-        ptx::prefetch_tensormap(&args.tensor_map_b);
+        if constexpr (kConfig.grouping != Grouping::kKGrouped) {
+            ptx::prefetch_tensormap(&args.tensor_map_a);
+            ptx::prefetch_tensormap(&args.tensor_map_b);
+        }
         ptx::prefetch_tensormap(&args.tensor_map_d);
         Sm100TilePipeline<kConfig>{smem.barriers}.init();
         Sm100SfPipeline<kConfig>{smem.sf_barriers}.init();

@@ -14,6 +14,13 @@ DG_DEVICE uint32_t cvt_e4m3x2(float low, float high) {
     return packed;
 }
 
+// Two E4M3 bytes, in the low half of a word, as FP16: every one is exact.
+DG_DEVICE uint32_t cvt_f16x2_e4m3x2(uint32_t bytes) {
+    uint32_t halves;
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(static_cast<uint16_t>(bytes)));
+    return halves;
+}
+
 // An FP16 number, in the low half of a word, as FP32.
 DG_DEVICE float cvt_f32_f16(uint32_t half) {
     float value;

@@ -1,5 +1,5 @@
-// Shared-memory loads and stores, stores by matrix, number packing, and the fence between the two
-// proxies. PTX ISA 9.7.9.22, 9.7.14.5 and 9.7.13.4.
+// Shared-memory loads and stores, stores by matrix, number packing, the fence between the two
+// proxies, and words for the host. PTX ISA 9.7.9.22, 9.7.14.5, 9.7.13.4 and 9.7.9.12.
 #pragma once
 
 #include "common/types.cuh"
@@ -65,6 +65,13 @@ DG_DEVICE void copy_16_to_global(void* destination, const void* source) {
         "}" ::"l"(__cvta_generic_to_global(destination)),
         "r"(shared_address(source))
         : "memory");
+}
+
+// Stores a word where the host reads it at any time; of stores at once, any one stays.
+DG_DEVICE void store_relaxed_sys(uint32_t* destination, uint32_t word) {
+    asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(__cvta_generic_to_global(destination)),
+                 "r"(word)
+                 : "memory");
 }
 
 // Rounds two floats to BF16 (nearest even); `low` goes to bits 0-15.

@@ -22,6 +22,14 @@ DG_DEVICE void tensormap_replace_inner_dim(TensorMap* map, uint32_t elements) {
                  : "memory");
 }
 
+// Elements along the dimension next to the innermost one.
+DG_DEVICE void tensormap_replace_middle_dim(TensorMap* map, uint32_t elements) {
+    asm volatile("tensormap.replace.tile.global_dim.global.b1024.b32 [%0], 1, %1;" ::"l"(
+                     __cvta_generic_to_global(map)),
+                 "r"(elements)
+                 : "memory");
+}
+
 // Bytes between elements of the dimension next to the innermost one.
 DG_DEVICE void tensormap_replace_middle_stride(TensorMap* map, uint64_t bytes) {
     asm volatile("tensormap.replace.tile.global_stride.global.b1024.b64 [%0], 0, %1;" ::"l"(

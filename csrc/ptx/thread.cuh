@@ -14,6 +14,12 @@ DG_DEVICE uint32_t lane_idx() {
 // Makes the compiler compute a value here, and not later where it is used.
 DG_DEVICE void compute_here(uint32_t& value) { asm volatile("" : "+r"(value)); }
 
+// A value of which the compiler knows nothing: what follows from it is computed here, not kept.
+DG_DEVICE uint32_t opaque(uint32_t value) {
+    asm volatile("" : "+r"(value));
+    return value;
+}
+
 // A value that all lanes of a converged warp have, in a uniform register: the compiler then knows
 // that a branch on it does not diverge.
 DG_DEVICE uint32_t uniform(uint32_t value) { return __shfl_sync(0xffffffff, value, 0); }

@@ -13,8 +13,8 @@ struct BlockCoordinates {
     uint32_t a_batch = 0;  // which matrix of A and SFA, of B and SFB, of D
     uint32_t b_batch = 0;
     uint32_t d_batch = 0;
-    uint32_t first_k_block =
-        0;  // in the scale factors, which all groups of a k-grouped product share
+    // In the scale factors, which all groups of a k-grouped product share; see KGroup.
+    uint32_t first_k_block = 0;
     uint32_t num_k_blocks = 0;  // 0: the product is zero
     // Rows of the block, from its first one, that hold a product, and that are written; those from
     // valid_rows to stored_rows are padding and become zero.

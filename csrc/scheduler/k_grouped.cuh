@@ -31,12 +31,12 @@ struct KGroupedScheduler {
         const uint32_t in_group = cta.next_cluster % (num_rows * num_columns);
         const GridPosition at = block_order(in_group, num_rows, num_columns, args.band);
         cta.next_cluster += cta.num_clusters;
-        const uint32_t first_k_block = args.first_k_blocks[group];
+        const KGroup* k_group = args.k_groups + group;
         block = {.m = cta.block_row(at.row),
                  .n = cta.block_column(at.column),
                  .d_batch = group,
-                 .first_k_block = first_k_block,
-                 .num_k_blocks = args.first_k_blocks[group + 1] - first_k_block,
+                 .first_k_block = k_group->first_k_block,
+                 .num_k_blocks = k_group->num_k_blocks,
                  .valid_rows = cta.kBlockRows,
                  .stored_rows = cta.kBlockRows};
         if (args.accumulates && block.num_k_blocks == 0) block.stored_rows = 0;

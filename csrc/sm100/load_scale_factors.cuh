@@ -57,9 +57,9 @@ DG_DEVICE void sm100_load_scale_factors(Sm100Storage<kConfig>& smem, const GemmA
     BlockCoordinates block;
     while (scheduler.next_block(block)) {
         const float* sfa = args.sfa + block.a_batch * args.sfa_stride_batch +
-                           static_cast<int64_t>(block.m) * args.sfa_stride_m;
+                           block.first_k_block * args.sfa_stride_k + block.m * args.sfa_stride_m;
         const float* sfb = args.sfb + block.b_batch * args.sfb_stride_batch +
-                           static_cast<int64_t>(block.n) * args.sfb_stride_n;
+                           block.first_k_block * args.sfb_stride_k + block.n * args.sfb_stride_n;
         for (uint32_t k_block = 0; k_block < block.num_k_blocks; k_block += kConfig.sf_group()) {
             pipeline.producer_acquire(started);
             load_sf_words<kConfig.block_m>(

@@ -4,6 +4,7 @@
 #include "common/types.cuh"
 #include "kernels/arguments.cuh"
 #include "ptx/copy.cuh"
+#include "ptx/tensormap.cuh"
 #include "ptx/thread.cuh"
 #include "scheduler/block.cuh"
 #include "sm100/storage.cuh"
@@ -34,15 +35,26 @@ DG_DEVICE void sm100_load_tiles(Sm100Storage<kConfig>& smem, const GemmArguments
     typename Sm100TilePipeline<kConfig>::State state;
     BlockCoordinates block;
     while (scheduler.next_block(block)) {
+        const TensorMap* map_a = &args.tensor_map_a;
+        const TensorMap* map_b = &args.tensor_map_b;
+        if constexpr (kConfig.grouping == Grouping::kKGrouped) {
+            // They begin and end with the group.
+            map_a = args.group_maps + 2 * block.d_batch;
+            map_b = map_a + 1;
+            if (issues) {
+                ptx::fence_proxy_tensormap_acquire(map_a);
+                ptx::fence_proxy_tensormap_acquire(map_b);
+            }
+        }
         for (uint32_t k = 0; k < block.num_k_blocks * kConfig.kBlockK; k += kConfig.kBlockK) {
             if (issues) {
                 pipeline.producer_acquire(state);
                 pipeline.producer_expect(state, kConfig.stage_tx_bytes());
                 uint64_t* full = pipeline.full_barrier(state);
                 sm100_load_tile<kConfig.block_m, kConfig.a_is_mn_major>(
-                    smem.a[state.stage], &args.tensor_map_a, full, k, block.m, block.a_batch);
+                    smem.a[state.stage], map_a, full, k, block.m, block.a_batch);
                 sm100_load_tile<kConfig.b_rows(), kConfig.b_is_mn_major>(
-                    smem.b[state.stage], &args.tensor_map_b, full, k, block.n, block.b_batch);
+                    smem.b[state.stage], map_b, full, k, block.n, block.b_batch);
             }
             __syncwarp();
             state.advance();

@@ -58,14 +58,18 @@ struct Sm100BlockStore {
 
     DG_DEVICE void write_slab(const BlockCoordinates& block, uint32_t column) {
         const uint32_t lane_base = thread() / 32 * 32 << 16;
-        const bool is_valid = thread() < block.valid_rows && block.num_k_blocks > 0;
 #pragma unroll
         for (int i = 0; i < kSlabColumns; i += kColumns) {
-            float value[kColumns];
-            ptx::tcgen05_ld_16_columns(lane_base + column + i, value);
-            ptx::tcgen05_wait_ld(value);
+            float value[kColumns] = {};
+            // Without a product the accumulator belongs to another block.
+            if (block.num_k_blocks > 0) {
+                ptx::tcgen05_ld_16_columns(lane_base + column + i, value);
+                ptx::tcgen05_wait_ld(value);
 #pragma unroll
-            for (int j = 0; j < kColumns; ++j) value[j] = is_valid ? value[j] : 0;
+                for (int j = 0; j < kColumns; ++j) {
+                    value[j] = thread() < block.valid_rows ? value[j] : 0;
+                }
+            }
             write_columns(i, value);
         }
     }
@@ -92,8 +96,8 @@ struct Sm100BlockStore {
     DG_DEVICE void store_slab(const BlockCoordinates& block, uint32_t column, bool issues) {
         if (column >= args.n) return;
         if (kConfig.grouping == Grouping::kMGrouped && block.stored_rows < kConfig.block_m) {
-            copy_rows<kConfig>(smem.d[slab], block.stored_rows, block.d_batch, block.m, column,
-                               args);
+            copy_rows<kConfig, kConfig.kWarpgroup>(smem.d[slab], block.stored_rows, block.d_batch,
+                                                   block.m, column, args);
             return;
         }
         if (!issues) return;

@@ -126,7 +126,8 @@ class Sm100GemmConfig:
     def entry(self) -> str:
         """The kernel's name in a profile."""
         majors = "".join("t" if mn else "n" for mn in (self.a_is_mn_major, not self.b_is_mn_major))
-        grouping = "m_grouped_" if self.grouping is Grouping.M_GROUPED else ""
+        is_dense = self.grouping is Grouping.DENSE
+        grouping = "" if is_dense else f"{self.grouping.name.lower()}_"
         d = ("_fp32" if self.d_bytes == 4 else "") + ("_gaps" if self.has_head_gaps else "")
         return f"sm100_{grouping}fp8_gemm_{majors}{d}"
 

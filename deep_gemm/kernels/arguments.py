@@ -100,9 +100,15 @@ class GemmArguments(KernelArguments):
         ("layout", c_uint32),
         ("alignment", c_uint32),
         ("clears_padding", c_bool),
-        ("first_k_blocks", c_void_p),
+        ("k_groups", c_void_p),
         ("group_maps", c_void_p),
     )
+
+
+class KGroup(ctypes.Structure):
+    """A group of a k-grouped product, as its kernels tell each other of it."""
+
+    _fields_ = (("first_k_block", c_uint32), ("num_k_blocks", c_uint32))
 
 
 class KGroupMapsArguments(KernelArguments):
@@ -117,7 +123,7 @@ class KGroupMapsArguments(KernelArguments):
         ("n", c_uint32),
         ("ks", c_void_p),
         ("group_maps", c_void_p),
-        ("first_k_blocks", c_void_p),
+        ("k_groups", c_void_p),
         ("num_groups", c_uint32),
         ("total_k", c_uint32),
     )

@@ -13,7 +13,7 @@ from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import Selection
 from deep_gemm.jit.build import build
 from deep_gemm.jit.codegen import generate_k_group_maps
-from deep_gemm.kernels.arguments import ALIGNMENT, KGroupMapsArguments
+from deep_gemm.kernels.arguments import ALIGNMENT, KGroup, KGroupMapsArguments
 from deep_gemm.kernels.fp8_gemm import (
     GemmTensors,
     common_arguments,
@@ -53,19 +53,25 @@ class KGroupedPlan:
         # From PyTorch's allocator, which gives memory back in stream order.
         workspace = _workspace(self.num_groups, self.device)
         group_maps = align(workspace.data_ptr(), ALIGNMENT)
-        first_k_blocks = group_maps + _maps_bytes(self.num_groups)
-        self.maps.launch(a, b, a, b, ks, group_maps, first_k_blocks)
-        self.gemm.launch(d, sfa, sfb, group_maps, first_k_blocks, a, b)
+        k_groups = group_maps + maps_bytes(self.num_groups)
+        self.maps.launch(a, b, a, b, ks, group_maps, k_groups)
+        self.gemm.launch(d, sfa, sfb, group_maps, k_groups, a, b)
 
 
-def _maps_bytes(num_groups: int) -> int:
+def maps_bytes(num_groups: int) -> int:
+    """Of the groups' tensor maps of A and B."""
     return 2 * num_groups * ctypes.sizeof(TensorMap)
+
+
+def k_groups_bytes(num_groups: int) -> int:
+    """Of what else the GEMM knows of them."""
+    return num_groups * ctypes.sizeof(KGroup)
 
 
 def _workspace(num_groups: int, device: torch.device) -> torch.Tensor:
     """Memory for two tensor maps per group, and where groups begin, from any multiple of
     ALIGNMENT in it on."""
-    num_bytes = ALIGNMENT + _maps_bytes(num_groups) + 4 * (num_groups + 1)
+    num_bytes = ALIGNMENT + maps_bytes(num_groups) + k_groups_bytes(num_groups)
     return torch.empty(num_bytes, dtype=torch.uint8, device=device)
 
 
@@ -86,8 +92,8 @@ def _maps_launch(
         maps=(("pattern_a", pattern_a), ("pattern_b", pattern_b)),
         pointers=(
             *(("a", m * total_k), ("b", problem.n * total_k), ("ks", extent(ks))),
-            ("group_maps", _maps_bytes(num_groups)),
-            ("first_k_blocks", 4 * (num_groups + 1)),
+            ("group_maps", maps_bytes(num_groups)),
+            ("k_groups", k_groups_bytes(num_groups)),
         ),
         grid=num_groups,
         num_threads=WARP,
@@ -121,7 +127,7 @@ def plan_k_grouped(
     arguments = common_arguments(problem, selection, tensors, accumulates)
     sf_maps, _ = scale_factor_fields(arguments, tensors, config)
     maps_launch = _maps_launch(problem, config, arguments.m, total_k, ks)
-    *_, group_maps, first_k_blocks = maps_launch.pointers
+    *_, group_maps, k_groups = maps_launch.pointers
     rows = problem.num_groups * config.cluster_grid(arguments.m, 1)[0]
     gemm_launch = persistent_launch(
         problem,
@@ -129,7 +135,7 @@ def plan_k_grouped(
         arguments,
         maps=(*output_map(d, config), *sf_maps),
         # A and B are reached by the groups' maps.
-        pointers=(group_maps, first_k_blocks, ("", extent(a)), ("", extent(b))),
+        pointers=(group_maps, k_groups, ("", extent(a)), ("", extent(b))),
         max_rows=rows,
     )
     # The addresses of maps count now, to be encoded; those of pointers at each launch.

@@ -4,6 +4,7 @@ groups of a k-grouped GEMM."""
 from __future__ import annotations
 
 from ctypes import c_bool, c_int64, c_uint32, c_void_p
+from typing import NamedTuple
 
 import torch
 
@@ -11,7 +12,7 @@ from deep_gemm.call_cache import CallCache
 from deep_gemm.checks import MAX_DIMENSION, extent, refuse
 from deep_gemm.jit.build import build
 from deep_gemm.jit.source import KernelSource
-from deep_gemm.kernels.arguments import KernelArguments
+from deep_gemm.kernels.arguments import GroupedLayout, KernelArguments
 from deep_gemm.kernels.transpose import strides_of_batch
 from deep_gemm.runtime.device import any_arch_of
 from deep_gemm.runtime.launch import KernelLaunch, Plan
@@ -28,6 +29,26 @@ BLOCKS_OF_BAND = 8
 CTAS_PER_SM = 6
 """How many are to fit a multiprocessor: a thread may have 40 registers."""
 
+WORD_BYTES = 4
+"""Of a report: the bits of a scale factor that UE8M0 does not have."""
+
+
+class GroupRows(NamedTuple):
+    """Which rows of an m-grouped product belong to a group; others may hold anything.
+
+    Attributes:
+        layout: what the numbers mean.
+        numbers: int32, contiguous, the grouped layout.
+        num_groups: of the product.
+        alignment: of the rows at which groups begin.
+    """
+
+    layout: GroupedLayout
+    numbers: torch.Tensor
+    num_groups: int
+    alignment: int = 1
+
+
 _plans: CallCache[Plan] = CallCache()
 """Plans of the calls seen so far, by everything that a plan depends on but the addresses."""
 
@@ -43,7 +64,9 @@ class PackArguments(KernelArguments):
         ("sf_stride_k", c_int64),
         ("out_stride_batch", c_int64),
         ("out_stride_k", c_int64),
-        ("row_ends", c_void_p),
+        ("report", c_void_p),
+        ("grouped_layout", c_void_p),
+        ("layout", c_uint32),
         ("num_groups", c_uint32),
         ("alignment", c_uint32),
         ("mn", c_uint32),
@@ -61,6 +84,7 @@ class KGroupedPackArguments(KernelArguments):
         ("sf", c_void_p),
         ("out", c_void_p),
         ("grouped_layout", c_void_p),
+        ("report", c_void_p),
         ("sf_stride_k", c_int64),
         ("sf_stride_mn", c_int64),
         ("num_groups", c_uint32),
@@ -110,8 +134,8 @@ def pack_fp32_into_ue8m0(
     sf: torch.Tensor,
     out: torch.Tensor,
     gran_mn: int = 1,
-    row_ends: torch.Tensor | None = None,
-    alignment: int = 1,
+    rows: GroupRows | None = None,
+    report: int = 0,
 ) -> None:
     """Packs the exponents of scale factors, four along K to a word, on the current stream.
 
@@ -121,31 +145,30 @@ def pack_fp32_into_ue8m0(
         out: [mn, ceil(k / 4)] or [batch, ..] int32 on the same device, contiguous along mn;
             overwritten.
         gran_mn: rows of out that have one row of sf.
-        row_ends: int32 [groups]: the row behind each group's last. Rows of no group may be left
-            as they are.
-        alignment: of the rows at which those groups begin.
+        rows: those that belong to a group; None if all do. Others may be left as they are.
+        report: address of a word that the device can write: it gets the bits of one scale factor,
+            of a row that counts, that UE8M0 does not have. 0 if nobody wants to know.
 
     Raises:
         ArgumentError: there are too many scale factors.
     """
     if out.numel() == 0:
         return
-    num_groups = 0 if row_ends is None else row_ends.numel()
-    key = (
-        *(sf.shape, sf.stride(), out.shape, out.stride(), sf.device),
-        *(gran_mn, num_groups, alignment),
-    )
-    plan = _plans.get(key) or _plans.remember(key, _plan(sf, out, gran_mn, row_ends, alignment))
-    tensors = (sf, out) if row_ends is None else (sf, out, row_ends)
-    plan.launch(*(tensor.data_ptr() for tensor in tensors))
+    kind = None if rows is None else (rows.layout, rows.numbers.numel(), *rows[2:])
+    key = (*(sf.shape, sf.stride(), out.shape, out.stride(), sf.device), gran_mn, kind, report != 0)
+    plan = _plans.get(key) or _plans.remember(key, _plan(sf, out, gran_mn, rows, report != 0))
+    addresses = [sf.data_ptr(), out.data_ptr()]
+    if rows is not None:
+        addresses.append(rows.numbers.data_ptr())
+    plan.launch(*addresses, *([report] if report else []))
 
 
 def _plan(
     sf: torch.Tensor,
     out: torch.Tensor,
     gran_mn: int,
-    row_ends: torch.Tensor | None,
-    alignment: int,
+    rows: GroupRows | None,
+    reports: bool,
 ) -> Plan:
     arguments = PackArguments.allocate()
     batch_stride, arguments.sf_stride_mn, arguments.sf_stride_k = strides_of_batch(sf)
@@ -154,10 +177,14 @@ def _plan(
     arguments.out_stride_batch, arguments.out_stride_k, _ = strides_of_batch(out.mT)
     mn, num_words = out.shape[-2:]
     arguments.mn, arguments.k, arguments.gran_mn = mn, sf.shape[-1], gran_mn
+    arguments.alignment = 1
     pointers = [("sf", extent(sf)), ("out", extent(out))]
-    if row_ends is not None:
-        arguments.num_groups, arguments.alignment = row_ends.numel(), alignment
-        pointers.append(("row_ends", extent(row_ends)))
+    if rows is not None:
+        arguments.layout, arguments.num_groups = rows.layout, rows.num_groups
+        arguments.alignment = rows.alignment
+        pointers.append(("grouped_layout", extent(rows.numbers)))
+    if reports:
+        pointers.append(("report", WORD_BYTES))
     num_bands = ceil_div(mn, BLOCK * BLOCKS_OF_BAND)
     num_columns = out.numel() // (mn * num_words) * num_bands * num_words
     if num_columns > MAX_DIMENSION:
@@ -182,6 +209,7 @@ def k_grouped_pack_fp32_into_ue8m0(
     grouped_layout: torch.Tensor,
     gran_k: int,
     alignment: int | None = None,
+    report: int = 0,
 ) -> None:
     """Packs the exponents of each group's scale factors, four along K to a word, on the current
     stream.
@@ -189,22 +217,25 @@ def k_grouped_pack_fp32_into_ue8m0(
     Args:
         sf: [sum(ceil(k_i / gran_k)), mn] FP32, any strides; fast with contiguous rows at multiples
             of 16 bytes.
-        out: [rows, mn] int32, contiguous, mn a multiple of 4: group i takes ceil(k_i / gran_k / 4)
-            rows; overwritten, with zeros behind the last group.
+        out: [rows, mn] int32, contiguous, fast if mn is a multiple of 4: group i takes
+            ceil(k_i / gran_k / 4) rows; overwritten, with zeros behind the last group.
         grouped_layout: int32 [groups] on the same device: each k_i, or where the group ends.
         gran_k: elements along K that share a scale factor.
         alignment: if groups have ends, of the places along K where they begin, a multiple of
             gran_k; None if they have sizes.
+        report: as in `pack_fp32_into_ue8m0`.
     """
     if out.numel() == 0:
         return
     num_groups = grouped_layout.numel()
-    key = (sf.shape, sf.stride(), out.shape, sf.device, num_groups, gran_k, alignment, "k-grouped")
+    shapes = sf.shape, sf.stride(), out.shape, sf.device
+    key = (*shapes, num_groups, gran_k, alignment, report != 0, "k-grouped")
     plan = _plans.get(key)
     if plan is None:
-        plan = _k_grouped_plan(sf, out, grouped_layout, gran_k, alignment)
+        plan = _k_grouped_plan(sf, out, grouped_layout, gran_k, alignment, report != 0)
         _plans.remember(key, plan)
-    plan.launch(sf.data_ptr(), out.data_ptr(), grouped_layout.data_ptr())
+    addresses = sf.data_ptr(), out.data_ptr(), grouped_layout.data_ptr()
+    plan.launch(*addresses, *([report] if report else []))
 
 
 def _k_grouped_plan(
@@ -213,6 +244,7 @@ def _k_grouped_plan(
     grouped_layout: torch.Tensor,
     gran_k: int,
     alignment: int | None,
+    reports: bool,
 ) -> Plan:
     num_words, mn = out.shape
     arguments = KGroupedPackArguments.allocate()
@@ -221,11 +253,14 @@ def _k_grouped_plan(
     arguments.has_ends, arguments.alignment = alignment is not None, alignment or 1
     arguments.mn, arguments.num_rows = mn, sf.shape[0]
     tensors = {"sf": sf, "out": out, "grouped_layout": grouped_layout}
+    pointers = [(name, extent(tensor)) for name, tensor in tensors.items()]
+    if reports:
+        pointers.append(("report", WORD_BYTES))
     launch = KernelLaunch(
         kernel=build(generate_k_grouped_pack(any_arch_of(sf.device))),
         arguments=arguments,
         maps=(),
-        pointers=tuple((name, extent(tensor)) for name, tensor in tensors.items()),
+        pointers=tuple(pointers),
         grid=num_words * ceil_div(mn, NUM_THREADS * BLOCK),
         num_threads=NUM_THREADS,
         smem_bytes=0,

@@ -46,9 +46,16 @@ def operand_map(x: torch.Tensor, is_mn_major: bool, rows: int) -> BoxMap:
     return matrix_map(UINT8, tuple(x.shape), row_strides(x), (rows, BLOCK_K))
 
 
-def _arguments(
+def output_map(config: Sm100GemmConfig, d: torch.Tensor) -> tuple[str, BoxMap]:
+    """The field and the tensor map of D [batch, m, n]."""
+    box = (MMA_M, config.d_swizzle_bytes // config.d_bytes)
+    return "tensor_map_d", matrix_map(D_TYPES[d.dtype], tuple(d.shape), row_strides(d), box)
+
+
+def gemm_arguments(
     problem: GemmProblem, selection: Sm100Selection, tensors: GemmTensors, accumulates: bool
 ) -> GemmArguments:
+    """The arguments of every kind of product."""
     arguments = GemmArguments.allocate()
     sfa, sfb = tensors.sfa, tensors.sfb
     arguments.sfa_stride_batch, arguments.sfa_stride_m, arguments.sfa_stride_k = sfa.stride()
@@ -60,32 +67,46 @@ def _arguments(
     return arguments
 
 
-def _launch(
+def sm100_launch(
     problem: GemmProblem,
     config: Sm100GemmConfig,
     arguments: GemmArguments,
     tensors: GemmTensors,
+    maps: tuple[tuple[str, BoxMap], ...],
     pointers: tuple[tuple[str, int], ...],
     max_rows: int,
 ) -> KernelLaunch:
-    """A persistent launch; `max_rows` are the most rows of blocks that there can be."""
-    d = tensors.d
-    box = (MMA_M, config.d_swizzle_bytes // config.d_bytes)
+    """A persistent launch.
+
+    Args:
+        problem: what is computed.
+        config: how.
+        arguments: complete but for addresses.
+        tensors: of the launch.
+        maps: tensor maps, by field.
+        pointers: what follows SFA and SFB, by field, and the bytes behind it.
+        max_rows: the most rows of blocks that there can be.
+    """
     columns = config.cluster_grid(1, problem.n)[1]
     return KernelLaunch(
         kernel=build(generate_sm100(config, problem.arch), purpose=problem),
         arguments=arguments,
-        maps=(
-            ("tensor_map_a", operand_map(tensors.a, config.a_is_mn_major, MMA_M)),
-            ("tensor_map_b", operand_map(tensors.b, config.b_is_mn_major, config.block_n)),
-            ("tensor_map_d", matrix_map(D_TYPES[d.dtype], tuple(d.shape), row_strides(d), box)),
-        ),
+        maps=maps,
         pointers=(("sfa", extent(tensors.sfa)), ("sfb", extent(tensors.sfb)), *pointers),
         grid=min(problem.num_sms, max_rows * columns),
         num_threads=config.num_threads,
         smem_bytes=config.smem_bytes,
         cluster_size=config.cluster_size,
         pdl=problem.pdl,
+    )
+
+
+def _matrix_maps(config: Sm100GemmConfig, tensors: GemmTensors) -> tuple[tuple[str, BoxMap], ...]:
+    """The tensor maps of A, B and D."""
+    return (
+        ("tensor_map_a", operand_map(tensors.a, config.a_is_mn_major, MMA_M)),
+        ("tensor_map_b", operand_map(tensors.b, config.b_is_mn_major, config.block_n)),
+        output_map(config, tensors.d),
     )
 
 
@@ -106,10 +127,12 @@ def plan_sm100_dense(
         head_splits: as for `plan_dense`.
     """
     config = selection.config
-    arguments = _arguments(problem, selection, tensors, accumulates)
+    arguments = gemm_arguments(problem, selection, tensors, accumulates)
     arguments.head_left, arguments.head_mid, arguments.head_right = head_splits
     rows = config.cluster_grid(problem.m, problem.n)[0]
-    launch = _launch(problem, config, arguments, tensors, (), rows)
+    launch = sm100_launch(
+        problem, config, arguments, tensors, _matrix_maps(config, tensors), (), rows
+    )
     every = (tensors.a, tensors.b, tensors.d, tensors.sfa, tensors.sfb)
     return make_plan(launch, [tensor.data_ptr() for tensor in every], tensors.d.device)
 
@@ -135,7 +158,7 @@ def plan_sm100_m_grouped(
             aligned one.
     """
     config = selection.config
-    arguments = _arguments(problem, selection, tensors, accumulates=False)
+    arguments = gemm_arguments(problem, selection, tensors, accumulates=False)
     arguments.layout = layout
     arguments.alignment = problem.alignment
     arguments.clears_padding = clears_padding
@@ -151,7 +174,8 @@ def plan_sm100_m_grouped(
     )
     # Any group may begin anywhere and so need one tile more than its rows fill.
     max_rows = batches * config.cluster_grid(rows, 1)[0] + problem.num_groups
-    launch = _launch(problem, config, arguments, tensors, pointers, max_rows)
+    maps = _matrix_maps(config, tensors)
+    launch = sm100_launch(problem, config, arguments, tensors, maps, pointers, max_rows)
     every = (tensors.a, tensors.b, tensors.d, tensors.sfa, tensors.sfb)
     addresses = [t.data_ptr() for t in (*every, grouped_layout, tensors.d, tensors.sfa)]
     return make_plan(launch, addresses, tensors.d.device)

@@ -10,7 +10,7 @@ import ctypes
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from ctypes import POINTER, byref, c_char_p, c_int, c_uint, c_uint64, c_void_p
+from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_uint, c_uint64, c_void_p
 
 from deep_gemm.errors import CudaError, MissingDependencyError
 
@@ -20,6 +20,7 @@ ERROR_INVALID_CONTEXT = 201
 _MAX_DYNAMIC_SMEM = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _CLUSTER_DIMENSION = 4  # CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
 _PROGRAMMATIC_SERIALIZATION = 6  # CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+_PORTABLE_AND_MAPPED = 3  # CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP
 _CAPTURE_RELAXED = 2  # CU_STREAM_CAPTURE_MODE_RELAXED
 
 
@@ -69,6 +70,7 @@ _SIGNATURES: dict[str, tuple[object, ...]] = {
     "cuCtxGetCurrent": (POINTER(c_void_p),),
     "cuCtxSetCurrent": (c_void_p,),
     "cuDevicePrimaryCtxRetain": (POINTER(c_void_p), c_int),
+    "cuMemHostAlloc": (POINTER(c_void_p), c_size_t, c_uint),
     "cuThreadExchangeStreamCaptureMode": (POINTER(c_int),),
     "cuLibraryLoadData": (
         POINTER(c_void_p),
@@ -179,12 +181,22 @@ class Driver:
         self.check("cuDevicePrimaryCtxRetain", status)
         self.check("cuCtxSetCurrent", self._library.cuCtxSetCurrent(context))
 
+    def host_memory(self, device: int, num_bytes: int) -> int:
+        """Memory of the host that devices can write at the same address; it is never given back."""
+        self.ensure_context(device)
+        address = c_void_p()
+        with self._capture_allows_loading():
+            status = self._library.cuMemHostAlloc(byref(address), num_bytes, _PORTABLE_AND_MAPPED)
+        self.check(f"cuMemHostAlloc({num_bytes} bytes)", status)
+        return address.value or 0
+
     @contextmanager
     def _capture_allows_loading(self) -> Iterator[None]:
-        """Lets this thread load code while one of its streams is being captured into a graph.
+        """Lets this thread load code, or take memory, while one of its streams is being captured
+        into a graph.
 
-        Loading enqueues nothing on the captured stream, so it cannot spoil the graph; the default
-        capture mode forbids it only because it might synchronise with other streams.
+        Neither enqueues anything on the captured stream, so the graph is not spoilt; the default
+        capture mode forbids them only because they might synchronise with other streams.
         """
         mode = c_int(_CAPTURE_RELAXED)
         exchange = self._library.cuThreadExchangeStreamCaptureMode

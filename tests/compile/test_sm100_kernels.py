@@ -1,55 +1,105 @@
-"""Every SM100 kernel that selection can return: it compiles for both architectures, and fits."""
+"""SM100 kernels that selection returns over a sweep of problems: they compile for both
+architectures, and spill nothing."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
-from itertools import product
+from collections.abc import Iterator
 
 import pytest
 
 from deep_gemm.config.gemm_config import Grouping
 from deep_gemm.config.problem import GemmProblem
-from deep_gemm.config.sm100 import candidates
+from deep_gemm.config.sm100 import broken_rules, select
 from deep_gemm.config.sm100_config import Sm100GemmConfig
 from deep_gemm.jit.build import build
 from deep_gemm.kernels.sm100_fp8_gemm import generate_sm100
+from deep_gemm.kernels.sm100_k_grouped import generate_sm100_k_group_maps
 
-MAJORS = list(product((False, True), repeat=2))
+ARCHS = ("100a", "103a")
+TIMES_FEWER = 12
+"""Of the sweep's configurations, one of so many is compiled here for each architecture."""
 
-
-def configs_of(
-    majors: tuple[bool, bool], grouping: Grouping = Grouping.DENSE, **fields: object
-) -> list[Sm100GemmConfig]:
-    problem = GemmProblem(
-        *(4096, 4096, 4096, "100a", 148, grouping),
-        mn_major=majors,
-        **fields,  # type: ignore[arg-type]
-    )
-    return list(candidates(problem))
+ROWS = (1, 128, 2048)
+WEIGHTS = ((2112, 7168), (7168, 2048), (64, 512))
+MAJORS = tuple(itertools.product((False, True), repeat=2))
+GRANULARITIES = tuple(itertools.product((32, 128), repeat=2))
 
 
-@pytest.mark.parametrize("majors", MAJORS, ids=str)
-@pytest.mark.parametrize("grouping", [Grouping.DENSE, Grouping.M_GROUPED], ids=lambda g: g.value)
-def test_every_candidate_compiles_without_spills(
-    grouping: Grouping, majors: tuple[bool, bool]
-) -> None:
-    configs = configs_of(majors, grouping)
-    assert len(configs) == 16
-    for config in configs[3::4] if grouping is Grouping.M_GROUPED else configs[1::2]:
-        kernel = build(generate_sm100(config, "100a"))
-        assert kernel.spill_bytes == 0
-        assert kernel.static_smem_bytes == 0
-        assert re.search(r"^\.target sm_100a$", kernel.ptx, re.MULTILINE)
-        assert "kind::mxf8f6f4.block_scale" in kernel.ptx
+def dense_problems(m: int, n: int, k: int) -> Iterator[GemmProblem]:
+    for mn_major, gran_k, d_bytes in itertools.product(MAJORS, GRANULARITIES, (2, 4)):
+        yield GemmProblem(
+            *(m, n, k, "100a", 148),
+            gran_n=1,
+            d_bytes=d_bytes,
+            mn_major=mn_major,
+            gran_k=gran_k,
+        )
+    yield GemmProblem(m, n, k, "100a", 148, gran_n=1, head_columns=64)
 
 
-@pytest.mark.parametrize("gran_k", [(32, 32), (32, 128), (128, 32)], ids=str)
-@pytest.mark.parametrize("d_bytes", [2, 4])
-def test_every_recipe_compiles(d_bytes: int, gran_k: tuple[int, int]) -> None:
-    for config in configs_of((False, False), gran_k=gran_k, d_bytes=d_bytes)[7::8]:
-        assert build(generate_sm100(config, "100a")).spill_bytes == 0
+def grouped_problems(m: int, n: int, k: int) -> Iterator[GemmProblem]:
+    for groups, d_bytes, is_major in itertools.product((4, 8, 32), (2, 4), (False, True)):
+        for alignment in (1, 128):
+            yield GemmProblem(
+                *(m, n, k, "100a", 148, Grouping.M_GROUPED, groups, alignment),
+                gran_n=1,
+                d_bytes=d_bytes,
+                mn_major=(False, is_major),
+            )
+        for gran in (32, 128):
+            yield GemmProblem(
+                *(n, k, m, "100a", 148, Grouping.K_GROUPED, groups),
+                gran_n=1,
+                d_bytes=d_bytes,
+                mn_major=(is_major, is_major),
+                gran_k=(gran, gran),
+            )
 
 
-def test_it_compiles_for_sm103_too() -> None:
-    kernel = build(generate_sm100(configs_of((False, True))[11], "103a"))
-    assert re.search(r"^\.target sm_103a$", kernel.ptx, re.MULTILINE)
+@functools.cache
+def returned_configs() -> tuple[Sm100GemmConfig, ...]:
+    """What selection returns for any of the sweep's problems, each once."""
+    found: dict[Sm100GemmConfig, None] = {}
+    for m, (n, k) in itertools.product(ROWS, WEIGHTS):
+        for problem in (*dense_problems(m, n, k), *grouped_problems(m, n, k)):
+            selection = select(problem)
+            if selection is not None:
+                found[selection.config] = None
+    return tuple(found)
+
+
+def check_kernel(config: Sm100GemmConfig, arch: str) -> None:
+    """It compiles, with block-scaled MMAs, and needs no memory that it should not."""
+    kernel = build(generate_sm100(config, arch))
+    assert kernel.spill_bytes == kernel.static_smem_bytes == 0, config.name
+    assert re.search(rf"^\.target sm_{arch}$", kernel.ptx, re.MULTILINE)
+    assert "kind::mxf8f6f4.block_scale" in kernel.ptx
+
+
+def test_the_sweep_has_kernels_of_all_kinds() -> None:
+    configs = returned_configs()
+    assert len(configs) > 200
+    assert not any(broken_rules(config) for config in configs)
+    for sample in (configs, configs[::TIMES_FEWER], configs[TIMES_FEWER // 2 :: TIMES_FEWER]):
+        assert {config.grouping for config in sample} == set(Grouping)
+        majors = {(config.a_is_mn_major, config.b_is_mn_major) for config in sample}
+        grans = {(config.gran_k_a, config.gran_k_b) for config in sample}
+        assert majors == set(MAJORS) and grans == set(GRANULARITIES)
+        assert {config.d_bytes for config in sample} == {2, 4}
+        assert {1, 2} == {config.num_accumulators for config in sample}
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_kernels_compile_without_spills(arch: str) -> None:
+    first = 0 if arch == ARCHS[0] else TIMES_FEWER // 2
+    for config in returned_configs()[first::TIMES_FEWER]:
+        check_kernel(config, arch)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_the_kernel_that_makes_tensor_maps_compiles(arch: str) -> None:
+    kernel = build(generate_sm100_k_group_maps(arch))
+    assert kernel.spill_bytes == kernel.static_smem_bytes == 0

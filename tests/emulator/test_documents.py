@@ -19,6 +19,8 @@ def test_an_example_runs(example: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:CPU tensors")
-def test_the_example_of_layouts_runs() -> None:
-    (example,) = snippets(text_of("docs/scale_factors.md"))
+@pytest.mark.parametrize(
+    "example", snippets(text_of("docs/scale_factors.md")), ids=["layouts", "requantised"]
+)
+def test_an_example_of_scale_factors_runs(example: str) -> None:
     exec(compile(example, "docs/scale_factors.md", "exec"), {})

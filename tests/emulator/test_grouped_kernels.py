@@ -18,6 +18,7 @@ from deep_gemm import (
 )
 from deep_gemm.emulator.asynchrony import Timing
 from deep_gemm.testing import assert_bitwise_equal
+from tests.emulator.arch import each_arch, sm90_only
 from tests.grouped_calls import (
     check_contiguous,
     check_dense,
@@ -43,6 +44,8 @@ from tests.grouped_operands import (
     sf_layouts,
     transposed,
 )
+
+__all__ = ["each_arch"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:CPU tensors")
 
@@ -220,6 +223,7 @@ def test_scale_factors_of_1d1d_in_any_layout(layout_name: str) -> None:
     check_dense(d, a, b, 1)
 
 
+@sm90_only
 @pytest.mark.parametrize("gran_n", [1, 128])
 @pytest.mark.parametrize("name", ["nn", "tn", "tt"])
 def test_operands_the_other_way_round_give_the_same_bits(name: str, gran_n: int) -> None:

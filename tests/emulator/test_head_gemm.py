@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.emulator.arch import each_arch
 from tests.head_gemms import check_heads
+
+__all__ = ["each_arch"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:CPU tensors")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from unittest import mock
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,7 +17,13 @@ from deep_gemm import (
     get_mn_major_tma_aligned_tensor,
     transform_sf_into_required_layout,
 )
-from deep_gemm.kernels.pack_ue8m0 import k_grouped_pack_fp32_into_ue8m0, pack_fp32_into_ue8m0
+from deep_gemm.kernels.arguments import GroupedLayout
+from deep_gemm.kernels.pack_ue8m0 import (
+    GroupRows,
+    k_grouped_pack_fp32_into_ue8m0,
+    pack_fp32_into_ue8m0,
+)
+from deep_gemm.reports import Reports, reports_of
 from deep_gemm.testing import assert_bitwise_equal
 from deep_gemm.testing.layout_reference import pack_k_grouped_ue8m0, pack_ue8m0
 from tests.packings import ends_of, powers_of_two, some_of_everything
@@ -25,6 +34,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:CPU tensors")
 pack = get_mn_major_tma_aligned_packed_ue8m0_tensor
 pack_groups = get_k_grouped_mn_major_tma_aligned_packed_ue8m0_tensor
 transform = transform_sf_into_required_layout
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_told_of_wrong_values() -> Iterator[None]:
+    """Most values here are anything; test_wrong_scale_factors.py has what is told of them."""
+    with mock.patch.object(Reports, "check"):
+        yield
+    reports_of(torch.device("cpu")).clear()
 
 
 def powers(*shape: int) -> torch.Tensor:
@@ -111,7 +128,7 @@ def test_rows_of_no_group_are_left_alone() -> None:
     """Blocks of four rows that lie between groups, or behind the last, are not even written."""
     sf, ends = powers(96, 4), torch.tensor([6, 40], dtype=torch.int32)
     out = torch.full((96, 1), 7, dtype=torch.int32)
-    pack_fp32_into_ue8m0(sf, out, row_ends=ends, alignment=32)
+    pack_fp32_into_ue8m0(sf, out, rows=GroupRows(GroupedLayout.ROW_ENDS, ends, 2, 32))
     expected = pack_ue8m0(sf)
     expected[8:32] = expected[40:] = 7
     assert torch.equal(out, expected)
@@ -150,7 +167,8 @@ def test_calls_that_differ_in_one_number_are_not_taken_for_each_other() -> None:
     more = torch.tensor([20, 64], dtype=torch.int32)
     for ends, last in ((few, 20), (more, 64), (None, 64)):
         result = torch.zeros(64, 1, dtype=torch.int32)
-        pack_fp32_into_ue8m0(rows, result, row_ends=ends, alignment=4)
+        groups = None if ends is None else GroupRows(GroupedLayout.ROW_ENDS, ends, len(ends), 4)
+        pack_fp32_into_ue8m0(rows, result, rows=groups)
         assert torch.equal(result[:last], pack_ue8m0(rows)[:last])
         assert not result[last:].any()
 

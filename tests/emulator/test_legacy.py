@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from deep_gemm import wgrad_gemm_fp8_fp8_fp32_nt
+from tests.emulator.arch import each_arch
 from tests.grouped_operands import exact_operand
 from tests.weight_gradients import STORED, check_k_grouped_wgrad, check_wgrad
+
+__all__ = ["each_arch"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:CPU tensors")
 

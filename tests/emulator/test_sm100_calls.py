@@ -1,9 +1,11 @@
-"""The public functions on SM100, in the emulator: what they compute, take and refuse."""
+"""What the public functions compute, take and refuse on SM100 and not on SM90, in the emulator.
+
+What both have is in the modules that run on each architecture; see arch.py.
+"""
 
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections.abc import Iterator
 
@@ -11,19 +13,11 @@ import pytest
 import torch
 
 import deep_gemm
-from deep_gemm.call_cache import forget_calls
-from deep_gemm.errors import ArgumentError, UnsupportedArchitectureError
-from deep_gemm.testing import assert_bitwise_equal, fp8_gemm_nt_reference
+from deep_gemm.errors import ArgumentError
+from deep_gemm.testing import assert_bitwise_equal
+from tests.emulator.arch import on_arch
 from tests.emulator.sm100 import Operand, operand
-from tests.grouped_calls import (
-    check_contiguous,
-    check_masked,
-    run_contiguous,
-    run_masked,
-    valid_rows,
-)
-from tests.grouped_operands import exact_operand, poison, row_ends, row_ids
-from tests.head_gemms import check_heads
+from tests.grouped_operands import exact_operand, row_ids
 
 pytestmark = pytest.mark.filterwarnings("ignore:CPU tensors")
 
@@ -32,16 +26,8 @@ M, N, K = 80, 144, 400
 
 @pytest.fixture(scope="module", autouse=True)
 def on_sm100() -> Iterator[None]:
-    """The emulator is an SM100 GPU, and plans for another one are forgotten."""
-    before = os.environ.get("DG_EMULATOR_ARCH")
-    os.environ["DG_EMULATOR_ARCH"] = "100a"
-    forget_calls()
-    yield
-    if before is None:
-        del os.environ["DG_EMULATOR_ARCH"]
-    else:
-        os.environ["DG_EMULATOR_ARCH"] = before
-    forget_calls()
+    with on_arch("100a"):
+        yield
 
 
 def pair(x: Operand, is_transposed: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,24 +56,6 @@ def test_recipes(gran_a: int, gran_b: int) -> None:
     assert_bitwise_equal(d, (a.exact @ b.exact.T).float())
 
 
-@pytest.mark.parametrize("c", ["none", "d", "other"])
-def test_fp32_scale_factors_are_packed(c: str) -> None:
-    a, b = exact_operand((M, K), 1, "cpu"), exact_operand((N, K), 128, "cpu", 1)
-    d = torch.full((M, N), 3.0)
-    added = {"none": None, "d": d, "other": torch.full((M, N), 5.0)}[c]
-    expected = fp8_gemm_nt_reference(a, b) + {"none": 0, "d": 3, "other": 5}[c]
-    deep_gemm.fp8_gemm_nt(a, b, d, added)
-    assert_bitwise_equal(d, expected.float())
-
-
-def test_a_scale_factor_that_is_no_power_of_two_shows() -> None:
-    a, b = exact_operand((M, K), 1, "cpu"), exact_operand((N, K), 128, "cpu", 1)
-    a[1][7, 2] = 3.0
-    d = torch.empty(M, N, dtype=torch.bfloat16)
-    deep_gemm.fp8_gemm_nt(a, b, d)
-    assert d[7].isnan().all() and not d[:7].isnan().any() and not d[8:].isnan().any()
-
-
 def test_empty_products() -> None:
     a, b = exact_operand((M, 16), 1, "cpu"), exact_operand((N, 16), 128, "cpu", 1)
     d = torch.ones(M, N, dtype=torch.bfloat16)
@@ -95,24 +63,6 @@ def test_empty_products() -> None:
     deep_gemm.fp8_gemm_nt(empty, (b[0][:, :0], b[1][:, :0]), d)
     assert (d == 0).all()
     deep_gemm.fp8_gemm_nt((a[0][:0], a[1][:0]), b, d[:0])
-
-
-@pytest.mark.parametrize(
-    "layout",
-    [row_ids([(1, 20), (-1, 3), (0, 150)], 1), row_ends([20, 0, 45], 16, behind=10)],
-    ids=["ids", "ends"],
-)
-def test_m_grouped_contiguous(layout) -> None:  # type: ignore[no-untyped-def]
-    a = poison(exact_operand((len(layout.row_groups), K), 1, "cpu"), layout.row_groups < 0)
-    b = exact_operand((layout.num_groups, N, K), 128, "cpu", 1)
-    check_contiguous(run_contiguous(a, b, layout), a, b, layout)
-
-
-def test_m_grouped_masked() -> None:
-    masked_m = [3, 0, 130]
-    a, b = exact_operand((3, 133, K), 1, "cpu"), exact_operand((3, N, K), 128, "cpu", 1)
-    poison(a, ~valid_rows(masked_m, 133))
-    check_masked(run_masked(a, b, masked_m), a, b, masked_m)
 
 
 def test_m_grouped_with_weights_of_the_other_major() -> None:
@@ -124,10 +74,6 @@ def test_m_grouped_with_weights_of_the_other_major() -> None:
         deep_gemm.m_grouped_fp8_gemm_nt_contiguous(pair(a), pair(b), d, layout.grouped_layout)
     expected = torch.cat([a.exact[:30] @ b.exact[0].T, a.exact[30:] @ b.exact[1].T])
     assert_bitwise_equal(d, expected.to(d.dtype))
-
-
-def test_gaps_between_heads() -> None:
-    check_heads(33, 272, 2, (32, 16, 16), "cpu")
 
 
 @pytest.mark.parametrize(
@@ -160,12 +106,3 @@ def test_wrong_scale_factors_are_refused() -> None:
         recipe = (1, 128, 128) if message.startswith("b") else None
         with pytest.raises(ArgumentError, match=re.escape(message)):
             deep_gemm.fp8_gemm_nt(left, right, d, recipe=recipe)
-
-
-def test_k_grouped_products_have_no_kernel_yet() -> None:
-    a = torch.zeros(M * 128).to(torch.float8_e4m3fn), torch.ones(M, 1)
-    b = torch.zeros(N * 128).to(torch.float8_e4m3fn), torch.ones(N, 1)
-    ks = torch.tensor([128], dtype=torch.int32)
-    d = torch.zeros(1, M, N)
-    with pytest.raises(UnsupportedArchitectureError, match="k-grouped products have no kernel"):
-        deep_gemm.k_grouped_fp8_gemm_nt_contiguous(a, b, d, [128], ks, c=d)

@@ -31,25 +31,25 @@ class GroupMaps:
     """What the kernel before the GEMM makes.
 
     Attributes:
-        first_k_blocks: [groups + 1].
+        k_groups: [groups, 2], of each its first k block and their number.
         maps: [groups, 2, 16], the words of the tensor maps of A and B.
     """
 
-    first_k_blocks: np.ndarray
+    k_groups: np.ndarray
     maps: np.ndarray
 
 
 def make_maps(schedulers: Schedulers, m: int, n: int, total_k: int, ks: list[int]) -> GroupMaps:
     sizes = np.array(ks, np.int32)
     made = GroupMaps(
-        np.full(len(ks) + 1, 0xFFFFFFFF, np.uint32), np.zeros((len(ks), 2, 16), np.uint64)
+        np.full((len(ks), 2), 0xFFFFFFFF, np.uint32), np.zeros((len(ks), 2, 16), np.uint64)
     )
     args = KGroupMapsArguments.allocate()
     for operand, pattern in enumerate((args.pattern_a, args.pattern_b)):
         pattern.opaque[:] = [100 * operand + word for word in range(16)]
     args.a, args.b, args.m, args.n = A_ADDRESS, B_ADDRESS, m, n
     args.ks = sizes.ctypes.data
-    args.group_maps, args.first_k_blocks = made.maps.ctypes.data, made.first_k_blocks.ctypes.data
+    args.group_maps, args.k_groups = made.maps.ctypes.data, made.k_groups.ctypes.data
     args.num_groups, args.total_k = len(ks), total_k
     schedulers.make_group_maps(args)
     return made
@@ -58,7 +58,7 @@ def make_maps(schedulers: Schedulers, m: int, n: int, total_k: int, ks: list[int
 def check_maps(made: GroupMaps, m: int, n: int, k_blocks: list[int]) -> None:
     """Each group's map begins where the groups before it end; one of no K stays the pattern."""
     begins = np.cumsum([0, *k_blocks])
-    assert (made.first_k_blocks == begins).all()
+    assert (made.k_groups == np.stack([begins[:-1], k_blocks], 1)).all()
     for group, blocks in enumerate(k_blocks):
         for operand, (address, rows) in enumerate(((A_ADDRESS, m), (B_ADDRESS, n))):
             expected = [100 * operand + word for word in range(16)]
@@ -154,10 +154,10 @@ def test_each_block_of_each_group_once(
     num_clusters: int,
     accumulates: bool,
 ) -> None:
-    first_k_blocks = np.cumsum([0, *k_blocks]).astype(np.uint32)
+    first_k_blocks = np.cumsum([0, *k_blocks[:-1]])
     num_groups = len(k_blocks)
     args = arguments(
-        *(first_k_blocks, "first_k_blocks"),
+        *(np.stack([first_k_blocks, k_blocks], 1).astype(np.uint32), "k_groups"),
         **{"m": m, "n": n, "band": band, "num_groups": num_groups, "accumulates": accumulates},
     )
     ctas = schedulers.walk_all(config, args, num_clusters * config.cluster_size)
@@ -180,18 +180,17 @@ def test_blocks_up_to_the_largest_coordinate(schedulers: Schedulers, is_tall: bo
     config = next(c for c in K_GROUPED if c.block_m == (256 if is_tall else 128))
     size, block = INT_MAX, config.block_m if is_tall else config.block_n
     m, n = (size, 16) if is_tall else (16, size)
-    first_k_blocks = np.array([0, 2**23, 2**24 - 1], np.uint32)
+    k_groups = np.array([[0, 2**23], [2**23, 2**23 - 1]], np.uint32)
     num_blocks = -(-size // block)
     args = arguments(
-        *(first_k_blocks, "first_k_blocks"),
+        *(k_groups, "k_groups"),
         **{"m": m, "n": n, "band": 5, "num_groups": 2},
     )
-    for group, k_blocks in enumerate((2**23, 2**23 - 1)):
+    for group, (first, k_blocks) in enumerate(k_groups.tolist()):
         for place in (0, 1, num_blocks // 2, num_blocks - 1):
             cta = group * num_blocks + place
             table = schedulers.walk(config, args, cta, 2 * num_blocks).table()
             at = [block * place, 0] if is_tall else [0, block * place]
-            first = int(first_k_blocks[group])
             assert table.tolist() == [
                 [*at, 0, 0, group, first, k_blocks, config.block_m, config.block_m, 1]
             ]

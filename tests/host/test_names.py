@@ -134,7 +134,7 @@ SUBMODULES = {
 
 # Nothing here runs so far, or on SM90 at all; engines take a name for a promise.
 ABSENT = """
-    k_grouped_fp8_gemm_tn_contiguous fp8_fp4_mega_moe bf16_mega_moe mega_mhc bf16_mega_gate
+    fp8_fp4_mega_moe bf16_mega_moe mega_mhc bf16_mega_gate
     get_symm_buffer_for_mega_moe transform_weights_for_mega_moe get_block_m_for_mega_moe
     fp8_fp4_sparse_mqa_logits fp8_fp4_paged_sparse_mqa_logits get_sparse_mqa_logits_metadata
     get_paged_sparse_mqa_logits_metadata cublaslt_gemm_nt cublaslt_gemm_nn cublaslt_gemm_tn

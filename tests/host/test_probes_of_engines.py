@@ -120,7 +120,7 @@ PROBES: dict[str, tuple[Callable[[], bool], bool]] = {
         True,
     ),
     "torchao, prime-rl: backwards on SM90": (lambda: has("k_grouped_fp8_gemm_nt_contiguous"), True),
-    "prime-rl: backwards on SM100": (lambda: has("k_grouped_fp8_gemm_tn_contiguous"), False),
+    "prime-rl: backwards on SM100": (lambda: has("k_grouped_fp8_gemm_tn_contiguous"), True),
     "prime-rl: a version": (lambda: isinstance(deep_gemm.__version__, str), True),
 }
 

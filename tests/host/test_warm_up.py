@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,9 @@ def test_kernels_are_compiled_side_by_side(compiler: CountingCompiler) -> None:
 def test_k_grouped_products_have_a_kernel_for_their_maps(compiler: CountingCompiler) -> None:
     precompile([ProblemRange(GRADIENTS, GRADIENTS.m)])
     assert compiler.compiled().count("sm90_k_group_maps") == 1
+    blackwell = replace(GRADIENTS, arch="100a", mn_major=(True, True))
+    names = [source.name for source in sources_of([ProblemRange(blackwell, GRADIENTS.m)])]
+    assert len(names) == 2 and names[1] == "sm100_k_group_maps"
 
 
 def test_every_architecture_has_its_own(compiler: CountingCompiler) -> None:
