@@ -159,8 +159,8 @@ def test_the_main_loop_stays_in_uniform_registers(config: GemmConfig, tmp_path: 
 def test_a_loop_that_is_left_behind_a_wait_costs_it(
     config: GemmConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the test above is there to find; it cost up to 5 % of the time on an H100. Two things keep
-    it away, each in another header."""
+    """What the test above is there to find; it cost up to 5 % of the time on an H100. Two headers
+    keep it away, each in its way."""
     csrc = tmp_path / "csrc"
     shutil.copytree(include_root(), csrc)
     edits = (
