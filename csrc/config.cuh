@@ -27,9 +27,8 @@ struct GemmConfig {
     int cluster_k;            // CTAs of a cluster along K: each sums a part of it for all columns
     int num_store_rounds;     // equal parts in which D passes through its staging memory
     Grouping grouping;
-    int gran_n;          // rows of B per scale factor: 128 (1D2D scaling) or 1 (1D1D)
-    int d_bytes;         // bytes of an element of D: 2 for BF16, 4 for FP32
-    bool has_head_gaps;  // whether D has columns between its heads' that are not written
+    int gran_n;   // rows of B per scale factor: 128 (1D2D scaling) or 1 (1D1D)
+    int d_bytes;  // bytes of an element of D: 2 for BF16, 4 for FP32
 
     static constexpr int kBlockK = 128;  // bytes of K per stage: one 128-byte swizzle row, one SF
     static constexpr int kMmaM = 64;     // rows of one WGMMA

@@ -66,7 +66,7 @@ struct BlockStore {
             }
         }
         if (ptx::lane_idx() != 0) return;
-        const uint32_t d_column = column_in_d<kConfig.has_head_gaps>(column, args);
+        const uint32_t d_column = column_in_d(column, args);
         if (args.accumulates) {
             ptx::tma_reduce_add_3d(&args.tensor_map_d, staging[staged], d_column, block.m + row,
                                    block.d_batch);

@@ -16,8 +16,7 @@ struct Sm100GemmConfig {
     bool b_is_mn_major;
     int gran_k_a;  // elements along K per scale factor of A: 32 or 128
     int gran_k_b;
-    int d_bytes;         // bytes of an element of D: 2 for BF16, 4 for FP32
-    bool has_head_gaps;  // whether D has columns between its heads' that are not written
+    int d_bytes;  // bytes of an element of D: 2 for BF16, 4 for FP32
 
     static constexpr int kBlockK = 128;  // bytes of K per stage
     static constexpr int kMmaM = 128;    // rows of one MMA of one CTA

@@ -101,7 +101,7 @@ struct Sm100BlockStore {
             return;
         }
         if (!issues) return;
-        const uint32_t d_column = column_in_d<kConfig.has_head_gaps>(column, args);
+        const uint32_t d_column = column_in_d(column, args);
         if (args.accumulates) {
             ptx::tma_reduce_add_3d(&args.tensor_map_d, smem.d[slab], d_column, block.m,
                                    block.d_batch);

@@ -91,7 +91,6 @@ OF_CONFIGS: dict[str, Parser] = {
     **dict.fromkeys(("block_m", "block_n", "num_stages", "num_math_warpgroups"), _integer()),
     **dict.fromkeys(("cluster_m", "cluster_n", "cluster_k", "num_store_rounds"), _integer()),
     **{name: OF_PROBLEMS[name] for name in ("grouping", "gran_n", "d_bytes")},
-    "has_head_gaps": _one_of(False, True),
 }
 
 

@@ -19,7 +19,6 @@ WARPGROUP = 128
 BLOCK_SLOTS = 4
 BLOCK_SLOT_BYTES = 44
 _GROUPED_BLOCK_REGISTERS = 10
-_HEAD_GAP_REGISTERS = 8
 _PEER_ROUND_REGISTERS = 2
 
 
@@ -54,7 +53,6 @@ class GemmConfig:
         grouping: what a problem consists of.
         gran_n: rows of B per scale factor: 128 (1D2D scaling) or 1 (1D1D).
         d_bytes: bytes of an element of D: 2 for BF16, 4 for FP32.
-        has_head_gaps: whether D has columns between its heads' that are not written.
     """
 
     block_m: int
@@ -68,7 +66,6 @@ class GemmConfig:
     grouping: Grouping = Grouping.DENSE
     gran_n: int = GRAN_N
     d_bytes: int = 2
-    has_head_gaps: bool = False
 
     @property
     def is_1d1d(self) -> bool:
@@ -175,7 +172,6 @@ class GemmConfig:
         else:
             num_k_blocks = 2 if self.num_accumulators == 2 else SF_GROUP
             registers += num_k_blocks * (2 * self.num_waves + self.num_sfb)
-        registers += _HEAD_GAP_REGISTERS if self.has_head_gaps else 0
         if self.cluster_size > 1 and self.num_store_rounds > 1:
             registers += _PEER_ROUND_REGISTERS
         return registers + (0 if self.grouping is Grouping.DENSE else _GROUPED_BLOCK_REGISTERS)
@@ -207,7 +203,7 @@ class GemmConfig:
             Grouping.K_GROUPED: "k_grouped_",
         }[self.grouping]
         scaling = "1d1d" if self.is_1d1d else "1d2d"
-        d = ("_fp32" if self.d_bytes == 4 else "") + ("_gaps" if self.has_head_gaps else "")
+        d = "_fp32" if self.d_bytes == 4 else ""
         return f"sm90_{grouping}fp8_gemm_{scaling}{d}"
 
     def initialiser(self) -> str:

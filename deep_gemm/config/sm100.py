@@ -81,7 +81,6 @@ def candidates(problem: GemmProblem) -> Iterator[Sm100GemmConfig]:
         config = Sm100GemmConfig(
             *(block_n, MAX_STAGES, problem.grouping, *problem.mn_major, *problem.gran_k),
             d_bytes=problem.d_bytes,
-            has_head_gaps=problem.head_columns > 0,
         )
         if not stores_heads(config, problem.head_columns):
             continue

@@ -28,7 +28,6 @@ class Sm100GemmConfig:
         gran_k_a: elements along K per scale factor of A: 32 or 128.
         gran_k_b: the same of B.
         d_bytes: bytes of an element of D: 2 for BF16, 4 for FP32.
-        has_head_gaps: whether D has columns between its heads' that are not written.
     """
 
     block_n: int
@@ -39,7 +38,6 @@ class Sm100GemmConfig:
     gran_k_a: int = BLOCK_K
     gran_k_b: int = BLOCK_K
     d_bytes: int = 2
-    has_head_gaps: bool = False
 
     @property
     def block_m(self) -> int:
@@ -128,7 +126,7 @@ class Sm100GemmConfig:
         majors = "".join("t" if mn else "n" for mn in (self.a_is_mn_major, not self.b_is_mn_major))
         is_dense = self.grouping is Grouping.DENSE
         grouping = "" if is_dense else f"{self.grouping.name.lower()}_"
-        d = ("_fp32" if self.d_bytes == 4 else "") + ("_gaps" if self.has_head_gaps else "")
+        d = "_fp32" if self.d_bytes == 4 else ""
         return f"sm100_{grouping}fp8_gemm_{majors}{d}"
 
     @property

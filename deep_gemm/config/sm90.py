@@ -95,7 +95,6 @@ def block_shapes(problem: GemmProblem, block_m: int, block_n: int) -> Iterator[G
         grouping=problem.grouping,
         gran_n=problem.gran_n,
         d_bytes=problem.d_bytes,
-        has_head_gaps=problem.head_columns > 0,
     )
     for cluster_m, cluster_n, cluster_k in cluster_candidates(problem, block_m, block_n):
         yield replace(shape, cluster_m=cluster_m, cluster_n=cluster_n, cluster_k=cluster_k)

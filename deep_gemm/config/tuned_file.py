@@ -188,5 +188,4 @@ def _kind_fields(problem: GemmProblem) -> Row:
         "grouping": problem.grouping.name.lower(),
         "gran_n": problem.gran_n,
         "d_bytes": problem.d_bytes,
-        "has_head_gaps": problem.head_columns > 0,
     }

@@ -90,19 +90,6 @@ def test_every_candidate_compiles_without_spills(shape: tuple[int, int]) -> None
         assert ("multicast::cluster" in kernel.ptx) == (config.cluster_size == 2)
 
 
-@pytest.mark.parametrize("d_bytes", [2, 4])
-def test_candidates_for_heads_with_gaps_compile_without_spills(d_bytes: int) -> None:
-    # The kinds of main loop, at their widest: the gaps are a matter of the epilogue.
-    problem = GemmProblem(8192, 8192, 8192, head_columns=128, d_bytes=d_bytes)
-    widest: dict[object, GemmConfig] = {}
-    for config in sorted(candidates(problem), key=lambda config: config.held_registers):
-        widest[config.num_waves, config.num_accumulators, config.cluster_size] = config
-    assert len(widest) == 6
-    for config in widest.values():
-        assert config.has_head_gaps
-        check_registers(config, build(generate(config, "90a")))
-
-
 @pytest.mark.parametrize("parts", [2, 3, 4, 8])
 def test_kernels_that_split_k_compile_without_spills(parts: int) -> None:
     for block_m, num_math_warpgroups in ((16, 1), (64, 1), (128, 2)):

@@ -16,7 +16,7 @@ struct deep_gemm::ptx::WgmmaFp8<32> {
     }
 };
 
-constexpr deep_gemm::GemmConfig kConfig{.block_m = 128, .block_n = 32, .num_stages = 4, .num_math_warpgroups = 2, .cluster_m = 2, .cluster_n = 1, .cluster_k = 1, .num_store_rounds = 1, .grouping = deep_gemm::Grouping::kDense, .gran_n = 128, .d_bytes = 2, .has_head_gaps = false};
+constexpr deep_gemm::GemmConfig kConfig{.block_m = 128, .block_n = 32, .num_stages = 4, .num_math_warpgroups = 2, .cluster_m = 2, .cluster_n = 1, .cluster_k = 1, .num_store_rounds = 1, .grouping = deep_gemm::Grouping::kDense, .gran_n = 128, .d_bytes = 2};
 
 static_assert(sizeof(deep_gemm::SharedStorage<kConfig>) == 95232);
 static_assert(sizeof(deep_gemm::GemmArguments) == 832);
