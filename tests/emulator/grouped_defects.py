@@ -151,7 +151,7 @@ SCHEDULERS = [
     GroupedDefect(
         "scale factors of the first group",
         K_GROUPED,
-        ".first_k_block = first_k_block",
+        ".first_k_block = k_group->first_k_block",
         ".first_k_block = 0",
         WRONG,
         STRETCHES,
