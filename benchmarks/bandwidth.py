@@ -12,10 +12,9 @@ from typing import Protocol
 import torch
 
 from benchmarks import results
-from benchmarks.monitor import Monitor, smi, summarise
+from benchmarks.monitor import Monitor, describe_run
 from benchmarks.problems import HBM_BYTES_PER_US
 from benchmarks.worker import describe_gpu
-from deep_gemm.config.tuned_file import slug
 from deep_gemm.jit.compiler import select_compiler
 from deep_gemm.testing.bench import host_time, profile_kernels
 from deep_gemm.tuning.children import Message, log
@@ -113,23 +112,16 @@ def run(table: str, problems: Sequence[Problem], options: Options) -> Path:
     monitor.start(gpu["uuid"])
     with monitor.sampling() as samples:
         rows = measure(table, problems, options)
-    summary = summarise(samples)
     compiler = select_compiler()
     document = {
         "commit": options.commit,
         "date": results.utc_date(),
-        "gpu": gpu["gpu"],
-        "driver": smi("driver_version", gpu["uuid"]) or None,
-        "clock_mhz": summary.clock_mhz,
-        "power_w": summary.power_w,
+        **describe_run(gpu["gpu"], gpu["uuid"], samples),
         "versions": {"torch": torch.__version__, compiler.name.lower(): compiler.version},
         "method": f"{METHOD}; {options.repeats} calls a pass",
         "rows": rows,
     }
-    stem = f"{table}-{slug(gpu['gpu'])}-{results.utc_date()}"
-    path = results.new_file(options.out, stem, ".json")
-    results.write(path, document)
-    return path
+    return results.write_new(options.out, table, document)
 
 
 def render(document: Message) -> str:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from deep_gemm.tuning.children import Message
+
 QUERY = "clocks.sm,power.draw,utilization.gpu"
 _NVML_PERIOD = 0.05
 _SMI_PERIOD = 0.5
@@ -84,6 +86,17 @@ def parse_smi(line: str) -> Sample:
     """A line of nvidia-smi's CSV, in the order of QUERY, without units."""
     clock, power, utilisation = (float(part) for part in line.split(","))
     return Sample(clock, power, utilisation)
+
+
+def describe_run(name: str, uuid: str, samples: Sequence[Sample]) -> Message:
+    """What a result file says of the GPU, and of its state while it was measured."""
+    summary = summarise(samples)
+    return {
+        "gpu": name,
+        "driver": smi("driver_version", uuid) or None,
+        "clock_mhz": summary.clock_mhz,
+        "power_w": summary.power_w,
+    }
 
 
 def smi(query: str, uuid: str) -> str:

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import results
-from benchmarks.monitor import Monitor, smi, summarise
+from benchmarks.monitor import Monitor, describe_run
 from benchmarks.mqa_problems import PROBLEMS, MqaProblem
 from benchmarks.run import why_no_reference
-from deep_gemm.config.tuned_file import slug
 from deep_gemm.tuning.children import Child, ChildDied, Message, log
 
 WORKER = "benchmarks.mqa_worker"
@@ -137,22 +136,15 @@ def run(options: Options, problems: Sequence[MqaProblem] = PROBLEMS) -> Path:
     finally:
         for library in libraries:
             library.close()
-    summary = summarise(samples)
     document = {
         "commit": options.commit,
         "date": results.utc_date(),
-        "gpu": gpu["gpu"],
-        "driver": smi("driver_version", gpu["uuid"]) or None,
-        "clock_mhz": summary.clock_mhz,
-        "power_w": summary.power_w,
+        **describe_run(gpu["gpu"], gpu["uuid"], samples),
         "versions": {library.name: library.hello.get("version") for library in libraries},
         "method": f"{METHOD}; {options.repeats} calls a pass",
         "rows": rows,
     }
-    stem = f"mqa-{slug(gpu['gpu'])}-{results.utc_date()}"
-    path = results.new_file(options.out, stem, ".json")
-    results.write(path, document)
-    return path
+    return results.write_new(options.out, "mqa", document)
 
 
 def render(document: Message) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.problems import parse
+from deep_gemm.config.tuned_file import slug
 from deep_gemm.tuning.children import Message
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,6 +93,13 @@ def write(path: Path, document: Any) -> None:
     temporary = path.with_suffix(".part")
     temporary.write_text(json.dumps(document, indent=1) + "\n")
     temporary.replace(path)
+
+
+def write_new(folder: Path, table: str, document: Message) -> Path:
+    """Writes the result of one run under a name of its own: table, GPU and date."""
+    path = new_file(folder, f"{table}-{slug(document['gpu'])}-{document['date']}", ".json")
+    write(path, document)
+    return path
 
 
 def describe_commit() -> str:

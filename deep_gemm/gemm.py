@@ -278,8 +278,9 @@ def _run_any(
         call = _calls.remember(key, _prepare(tensors, c, problem, head_splits))
     elif (addresses[0] | addresses[1] | addresses[2]) % TMA_ALIGNMENT:
         check_addresses(tensors, call.transforms)
-    launch = None if any(p % 16 for p in addresses) else call.direct_launch(d.device)
-    if c is None and launch is not None:
+    direct = c is None and not any(p % TMA_ALIGNMENT for p in addresses)
+    launch = call.direct_launch(d.device) if direct else None
+    if launch is not None:
         _calls.recent.remember(d.shape, tensors, (settings, recipes, head_splits), launch)
     call.run(tensors, c, addresses)
 

@@ -3,8 +3,7 @@
 //
 //   math warpgroup: accumulators --stmatrix--> [full] staging memory --TMA--> D
 //                                       ^                              |
-//                                       '--------- [empty] <-----------' store warp, once it is
-//                                       read
+//                                       '--------- [empty] <-----------' store warp, when read
 //
 // Each warpgroup stages its own M64 slices, so the two never wait for each other.
 //

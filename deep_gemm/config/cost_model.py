@@ -8,8 +8,9 @@ loads over the stages that hide it. HBM adds its time, but for what overlaps.
 The constants were fitted to a sweep of 2055 kernels over 42 problems on one H100, without those of
 two stages, but for ROUND_CLOCKS, which was read off single comparisons (a fit to a later sweep of
 425 gives 440), and for the tensor cores' two, which single comparisons with and without clusters
-moved from (2.806, 0). Since then the main loop has become shorter. Both sweeps lie in
-benchmarks/results; `python -m benchmarks regret` says how far the choices are from their best.
+moved from (2.806, 0). Since then the main loop has become shorter, and math warps no longer issue
+stores: no constant knows it yet. Both sweeps lie in benchmarks/results; `python -m benchmarks
+regret` says how far the choices are from their best.
 """
 
 from __future__ import annotations
