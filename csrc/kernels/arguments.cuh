@@ -39,6 +39,8 @@ struct GemmArguments {
     int64_t sfb_stride_batch;
     int64_t sfb_stride_n;
     int64_t sfb_stride_k;
+    uint64_t policy_a;  // of L2, for the lines of A and B: kept as others are, or let go first
+    uint64_t policy_b;
     uint32_t m;  // rows of D, in one batch
     uint32_t n;
     uint32_t k;     // not for k-grouped products

@@ -18,20 +18,21 @@ namespace deep_gemm {
 //   rank, kPeers   this CTA's place among those that may share the tile, and their number
 //   mask           their cluster ranks, as bits
 //   is_shared      whether they do; if not, each loads all parts for itself
+//   policy         of L2
 template <int kRows, int kPeers>
 DG_DEVICE void load_tile(uint8_t* tile, const TensorMap* map, uint64_t* full, uint32_t k,
-                         uint32_t row, uint32_t batch, uint32_t rank, uint16_t mask,
-                         bool is_shared) {
+                         uint32_t row, uint32_t batch, uint32_t rank, uint16_t mask, bool is_shared,
+                         uint64_t policy) {
     constexpr uint32_t kPart = kRows / kPeers;
     if (kPeers > 1 && is_shared) {
         ptx::tma_load_3d_multicast(tile + rank * kPart * GemmConfig::kBlockK, map, full, k,
-                                   row + rank * kPart, batch, mask);
+                                   row + rank * kPart, batch, mask, policy);
         return;
     }
 #pragma unroll
     for (uint32_t part = 0; part < kPeers; ++part) {
         ptx::tma_load_3d(tile + part * kPart * GemmConfig::kBlockK, map, full, k,
-                         row + part * kPart, batch);
+                         row + part * kPart, batch, policy);
     }
 }
 
@@ -77,23 +78,22 @@ DG_DEVICE void load_tiles(SharedStorage<kConfig>& smem, const GemmArguments& arg
         // A k-grouped product's maps begin with the group.
         const uint32_t first_k = kConfig.cluster_k > 1 ? block.first_k_block * kConfig.kBlockK : 0;
         const uint32_t end_k = first_k + block.num_k_blocks * kConfig.kBlockK;
-        for (uint32_t k = first_k; k < end_k; k += kConfig.kBlockK) {
-            if (issues) {
-                pipeline.producer_acquire(state);
-                pipeline.producer_expect(state, kConfig.stage_tx_bytes());
-                uint64_t* full = pipeline.full_barrier(state);
-                load_tile<kConfig.block_m, kConfig.cluster_n>(smem.a[state.stage], map_a, full, k,
-                                                              block.m, block.a_batch, rank_n,
-                                                              mask_a, true);
-                load_tile<kConfig.block_n, kConfig.cluster_m>(
-                    smem.b[state.stage], map_b, full, k, block.n, block.b_batch, rank_m, mask_b,
-                    kConfig.grouping != Grouping::kMGrouped || block.shares_b);
-            }
-            __syncwarp();
+        // One thread alone walks the stages: of small tiles it is what limits the main loop.
+        for (uint32_t k = first_k; issues && k < end_k; k += kConfig.kBlockK) {
+            pipeline.producer_acquire(state);
+            pipeline.producer_expect(state, kConfig.stage_tx_bytes());
+            uint64_t* full = pipeline.full_barrier(state);
+            load_tile<kConfig.block_m, kConfig.cluster_n>(smem.a[state.stage], map_a, full, k,
+                                                          block.m, block.a_batch, rank_n, mask_a,
+                                                          true, args.policy_a);
+            load_tile<kConfig.block_n, kConfig.cluster_m>(
+                smem.b[state.stage], map_b, full, k, block.n, block.b_batch, rank_m, mask_b,
+                kConfig.grouping != Grouping::kMGrouped || block.shares_b, args.policy_b);
             state.advance();
         }
+        __syncwarp();
     }
-    if constexpr (kConfig.multicast_size() > 1) pipeline.producer_tail(state);
+    if (kConfig.multicast_size() > 1 && issues) pipeline.producer_tail(state);
 }
 
 }  // namespace deep_gemm

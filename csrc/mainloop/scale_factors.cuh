@@ -82,7 +82,7 @@ struct ScaleFactorReader {
     }
 
     DG_DEVICE void end_group() {
-        pipeline.consumer_release(pipeline.release_address(state));
+        pipeline.consumer_release_loaded(pipeline.release_address(state));
         state.advance();
     }
 

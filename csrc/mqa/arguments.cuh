@@ -23,6 +23,7 @@ struct MqaArguments {
     int64_t weights_stride;       // elements from token to token
     int64_t logits_stride;
     int64_t table_stride;  // from sequence to sequence
+    uint64_t policy_keys;  // of L2, for pages
     uint32_t num_tokens;
     uint32_t num_keys;           // of the matrix; of the pages that a row of the table has room for
     uint32_t width;              // columns of the logits

@@ -54,9 +54,9 @@ DG_DEVICE void load_pages(MqaStorage<kConfig>& smem, const MqaArguments& args,
         if (issues) {
             uint64_t* full = pipeline.full_barrier(state);
             uint8_t* keys = smem.keys[state.stage] + i * kPageKeys * kConfig.head_dim;
-            ptx::tma_load_3d(keys, &args.tensor_map_keys, full, 0, 0, page);
+            ptx::tma_load_3d(keys, &args.tensor_map_keys, full, 0, 0, page, args.policy_keys);
             float* key_sf = smem.key_sf[state.stage] + kConfig.sf_place(i * kPageKeys);
-            ptx::tma_load_3d(key_sf, &args.tensor_map_key_sf, full, 0, 0, page);
+            ptx::tma_load_3d(key_sf, &args.tensor_map_key_sf, full, 0, 0, page, args.policy_keys);
         }
         __syncwarp();
     }

@@ -78,7 +78,7 @@ struct Scorer {
             const bool goes_on = has_next_tile();
             if (tile.is_seen) sum_half<0>(lower, tile);
             ptx::wgmma_wait_group<0>(upper);
-            keys.consumer_release(tile.release_address);
+            keys.consumer_release_loaded(tile.release_address);
             if (!goes_on) break;
             const KeyTile next = start_tile(lower);
             if (tile.is_seen) sum_half<1>(upper, tile);

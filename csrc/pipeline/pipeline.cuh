@@ -12,6 +12,7 @@
 #include "common/types.cuh"
 #include "ptx/copy.cuh"
 #include "ptx/mbarrier.cuh"
+#include "ptx/memory.cuh"
 #include "ptx/thread.cuh"
 
 namespace deep_gemm {
@@ -124,6 +125,14 @@ struct Pipeline {
         __syncwarp();  // the lanes that arrive speak for the reads of all others
         if (ptx::lane_idx() < kClusterSize)
             ptx::mbarrier_arrive<(kClusterSize > 1)>(release_address);
+    }
+
+    // The same for a stage that the warp has read by ordinary loads and that TMA writes again. The
+    // fence makes the loads come first: they go another way than the arrival, which can overtake
+    // them so far, when the tensor cores keep shared memory busy, that they read what comes next.
+    DG_DEVICE void consumer_release_loaded(uint32_t release_address) const {
+        ptx::fence_proxy_async();
+        consumer_release(release_address);
     }
 };
 

@@ -30,6 +30,16 @@ DG_DEVICE void tma_load_3d(void* destination, const TensorMap* map, uint64_t* ba
         : "memory");
 }
 
+// The same under an L2 policy: an opaque word, see kernels/arguments.cuh.
+DG_DEVICE void tma_load_3d(void* destination, const TensorMap* map, uint64_t* barrier, int inner,
+                           int middle, int outer, uint64_t policy) {
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
+        ".L2::cache_hint [%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(shared_address(destination)),
+        "l"(map), "r"(shared_address(barrier)), "r"(inner), "r"(middle), "r"(outer), "l"(policy)
+        : "memory");
+}
+
 // tma_load_3d of a map with one dimension more.
 DG_DEVICE void tma_load_4d(void* destination, const TensorMap* map, uint64_t* barrier, int inner,
                            int second, int third, int outer) {
@@ -48,15 +58,18 @@ DG_DEVICE void tma_prefetch_3d(const TensorMap* map, int inner, int middle, int 
                  : "memory");
 }
 
-// The same as tma_load_3d for every CTA of the cluster whose bit is set in `mask`: the box lands at
-// the same offset of each, and its bytes complete on the barrier at the same offset of each.
+// The same as tma_load_3d under a policy, for every CTA of the cluster whose bit is set in `mask`:
+// the box lands at the same offset of each, and its bytes complete on the barrier at the same
+// offset of each.
 DG_DEVICE void tma_load_3d_multicast(void* destination, const TensorMap* map, uint64_t* barrier,
-                                     int inner, int middle, int outer, uint16_t mask) {
+                                     int inner, int middle, int outer, uint16_t mask,
+                                     uint64_t policy) {
     asm volatile(
         "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
-        ".multicast::cluster [%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(
+        ".multicast::cluster.L2::cache_hint [%0], [%1, {%3, %4, %5}], [%2], %6, %7;" ::"r"(
             shared_address(destination)),
-        "l"(map), "r"(shared_address(barrier)), "r"(inner), "r"(middle), "r"(outer), "h"(mask)
+        "l"(map), "r"(shared_address(barrier)), "r"(inner), "r"(middle), "r"(outer), "h"(mask),
+        "l"(policy)
         : "memory");
 }
 

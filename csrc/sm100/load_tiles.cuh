@@ -15,15 +15,15 @@ namespace deep_gemm {
 // pieces of 128 rows, each as 128 k of 128 bytes.
 template <int kRows, bool kIsMnMajor>
 DG_DEVICE void sm100_load_tile(uint8_t* tile, const TensorMap* map, uint64_t* full, uint32_t k,
-                               uint32_t row, uint32_t batch) {
+                               uint32_t row, uint32_t batch, uint64_t policy) {
     if constexpr (kIsMnMajor) {
 #pragma unroll
         for (uint32_t piece = 0; piece < kRows; piece += 128) {
             ptx::tma_load_3d(tile + piece * Sm100GemmConfig::kBlockK, map, full, row + piece, k,
-                             batch);
+                             batch, policy);
         }
     } else {
-        ptx::tma_load_3d(tile, map, full, k, row, batch);
+        ptx::tma_load_3d(tile, map, full, k, row, batch, policy);
     }
 }
 
@@ -52,9 +52,9 @@ DG_DEVICE void sm100_load_tiles(Sm100Storage<kConfig>& smem, const GemmArguments
                 pipeline.producer_expect(state, kConfig.stage_tx_bytes());
                 uint64_t* full = pipeline.full_barrier(state);
                 sm100_load_tile<kConfig.block_m, kConfig.a_is_mn_major>(
-                    smem.a[state.stage], map_a, full, k, block.m, block.a_batch);
+                    smem.a[state.stage], map_a, full, k, block.m, block.a_batch, args.policy_a);
                 sm100_load_tile<kConfig.b_rows(), kConfig.b_is_mn_major>(
-                    smem.b[state.stage], map_b, full, k, block.n, block.b_batch);
+                    smem.b[state.stage], map_b, full, k, block.n, block.b_batch, args.policy_b);
             }
             __syncwarp();
             state.advance();

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_bool, c_int64, c_uint32, c_void_p
+from ctypes import c_bool, c_int64, c_uint32, c_uint64, c_void_p
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,15 @@ ALIGNMENT = 64
 
 WORD_BYTES = 8
 """Of an address."""
+
+
+class L2Policy(IntEnum):
+    """What L2 does with lines that a load brings. The words are opaque: CUTLASS has them, and on an
+    H100 `createpolicy` makes the same EVICT_FIRST; for NORMAL it makes another, slower one."""
+
+    NORMAL = 0x1000_0000_0000_0000
+    EVICT_FIRST = 0x12F0_0000_0000_0000
+    """They are the first to make room."""
 
 
 class SfaLoad(IntEnum):
@@ -82,6 +91,8 @@ class GemmArguments(KernelArguments):
         ("sfb_stride_batch", c_int64),
         ("sfb_stride_n", c_int64),
         ("sfb_stride_k", c_int64),
+        ("policy_a", c_uint64),
+        ("policy_b", c_uint64),
         ("m", c_uint32),
         ("n", c_uint32),
         ("k", c_uint32),

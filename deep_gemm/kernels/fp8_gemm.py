@@ -10,9 +10,10 @@ from deep_gemm.checks import extent
 from deep_gemm.config.gemm_config import BLOCK_K, MMA_M, SF_GROUP, GemmConfig
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import Selection
+from deep_gemm.config.sm100_config import Sm100GemmConfig
 from deep_gemm.jit.build import build
 from deep_gemm.jit.codegen import generate
-from deep_gemm.kernels.arguments import GemmArguments, GroupedLayout, SfaLoad
+from deep_gemm.kernels.arguments import GemmArguments, GroupedLayout, L2Policy, SfaLoad
 from deep_gemm.runtime.launch import KernelLaunch, Plan
 from deep_gemm.runtime.plan import make_plan
 from deep_gemm.tensor_map import BFLOAT16, FLOAT32, UINT8, BoxMap, matrix_map
@@ -122,6 +123,25 @@ def _sfa_map(sfa: torch.Tensor, config: GemmConfig) -> tuple[SfaLoad, BoxMap | N
     return SfaLoad.WORDS, None
 
 
+def l2_policies(
+    problem: GemmProblem, config: GemmConfig | Sm100GemmConfig
+) -> tuple[L2Policy, L2Policy]:
+    """Those of A and B.
+
+    An operand that nobody will ask for again should not drive out what somebody will, or what has
+    to be written back first: that costs up to a fourth of the bandwidth. It is so if D has one row
+    of clusters (for B), or one column (for A), and for the larger one if all blocks run at a time.
+    """
+    rows, columns = config.cluster_grid(problem.m, problem.n)
+    all_run = problem.num_groups == 1 and rows * columns * config.cluster_size <= problem.num_sms
+    a_is_last_used = columns == 1 or (all_run and problem.m > problem.n)
+    b_is_last_used = rows == 1 or (all_run and problem.n >= problem.m)
+    return (
+        L2Policy.EVICT_FIRST if a_is_last_used else L2Policy.NORMAL,
+        L2Policy.EVICT_FIRST if b_is_last_used else L2Policy.NORMAL,
+    )
+
+
 def common_arguments(
     problem: GemmProblem, selection: Selection, tensors: GemmTensors, accumulates: bool
 ) -> GemmArguments:
@@ -134,6 +154,7 @@ def common_arguments(
     arguments.k = problem.k
     arguments.band = selection.band
     arguments.accumulates = accumulates
+    arguments.policy_a, arguments.policy_b = l2_policies(problem, selection.config)
     arguments.num_groups = problem.num_groups
     return arguments
 

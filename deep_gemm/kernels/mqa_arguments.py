@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ctypes import c_bool, c_int64, c_uint32, c_void_p
+from ctypes import c_bool, c_int64, c_uint32, c_uint64, c_void_p
 
 from deep_gemm.kernels.arguments import KernelArguments
 from deep_gemm.tensor_map import TensorMap
@@ -25,6 +25,7 @@ class MqaArguments(KernelArguments):
         ("weights_stride", c_int64),
         ("logits_stride", c_int64),
         ("table_stride", c_int64),
+        ("policy_keys", c_uint64),
         ("num_tokens", c_uint32),
         ("num_keys", c_uint32),
         ("width", c_uint32),

@@ -8,6 +8,7 @@ import torch
 
 from deep_gemm.checks import extent
 from deep_gemm.jit.build import build
+from deep_gemm.kernels.arguments import L2Policy
 from deep_gemm.kernels.mqa_arguments import MqaArguments
 from deep_gemm.kernels.mqa_config import NUM_THREADS, TILE_KEYS, MqaConfig, generate_mqa_logits
 from deep_gemm.runtime.device import arch_of
@@ -129,6 +130,8 @@ class PagedLogits(NamedTuple):
         arguments.next_n, arguments.lens_per_sequence = next_n, lens.numel() // sequences
         arguments.num_keys = table.shape[1] * page_keys
         arguments.table_stride = table.stride(0)
+        # Hardly anybody asks for a page again.
+        arguments.policy_keys = L2Policy.EVICT_FIRST
         page_stride = cache.stride(0) if cache.shape[0] > 1 else page_keys * (head_dim + SF_BYTES)
         shape, box = (cache.shape[0], page_keys, head_dim), (page_keys, head_dim)
         sf_shape = (page_keys, 1, cache.shape[0])

@@ -12,7 +12,7 @@ from deep_gemm.config.sm100_config import MMA_M, Sm100GemmConfig
 from deep_gemm.jit.build import build
 from deep_gemm.jit.source import KernelSource
 from deep_gemm.kernels.arguments import GemmArguments, GroupedLayout
-from deep_gemm.kernels.fp8_gemm import D_TYPES, GemmTensors, row_strides
+from deep_gemm.kernels.fp8_gemm import D_TYPES, GemmTensors, l2_policies, row_strides
 from deep_gemm.runtime.launch import KernelLaunch, Plan
 from deep_gemm.runtime.plan import make_plan
 from deep_gemm.tensor_map import UINT8, BoxMap, matrix_map
@@ -63,6 +63,7 @@ def gemm_arguments(
     arguments.m, arguments.n, arguments.k = tensors.d.shape[1], problem.n, problem.k
     arguments.band = selection.band
     arguments.accumulates = accumulates
+    arguments.policy_a, arguments.policy_b = l2_policies(problem, selection.config)
     arguments.num_groups = problem.num_groups
     return arguments
 
