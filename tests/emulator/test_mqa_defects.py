@@ -31,7 +31,7 @@ VISIBLE = "mqa/visible_keys.cuh"
 SHARES = "scheduler/tile_shares.cuh"
 DESCRIPTOR = "layout/row_descriptor.cuh"
 
-RELEASE = "keys.consumer_release(tile.release_address);"
+RELEASE = "keys.consumer_release_loaded(tile.release_address);"
 
 
 def matrix() -> None:
