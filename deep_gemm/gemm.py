@@ -325,6 +325,7 @@ def _check(
         block_multiple=settings.block_multiple,
         head_columns=gcd(head_splits[0], head_splits[2]),
         pdl=settings.pdl,
+        splits_k=not settings.batch_invariant and recipe == RECIPE_1D2D,
         few_kernels=knobs.few_kernels.get(),
         gpu=gpu_name_of(device),
     )

@@ -35,6 +35,7 @@ class Settings(NamedTuple):
         pdl: a kernel may start while the one before it ends.
         mk_alignment: rows to a multiple of which groups of the contiguous layout begin.
         block_multiple: what the rows and the columns of a block are a multiple of.
+        batch_invariant: a row of D has the same bits whatever other rows there are.
     """
 
     num_sms: int = 0
@@ -42,6 +43,7 @@ class Settings(NamedTuple):
     pdl: bool = False
     mk_alignment: int = DEFAULT_MK_ALIGNMENT
     block_multiple: tuple[int, int] = (1, 1)
+    batch_invariant: bool = False
 
     @property
     def limits_sms(self) -> bool:
@@ -79,6 +81,7 @@ def override(
     pdl: bool | None = None,
     mk_alignment: int | None = None,
     block_size_multiple_of: int | tuple[int, int] | None = None,
+    batch_invariant: bool | None = None,
 ) -> Iterator[None]:
     """Other settings inside a `with` block, for this thread or task only.
 
@@ -91,6 +94,7 @@ def override(
         pdl: as for `set_pdl`.
         mk_alignment: as for `set_mk_alignment_for_contiguous_layout`.
         block_size_multiple_of: as for `set_block_size_multiple_of`.
+        batch_invariant: as for `set_batch_invariant`.
 
     Raises:
         ArgumentError: a value that the setter refuses.
@@ -111,6 +115,8 @@ def override(
             set_mk_alignment_for_contiguous_layout(mk_alignment)
         if block_size_multiple_of is not None:
             set_block_size_multiple_of(block_size_multiple_of)
+        if batch_invariant is not None:
+            set_batch_invariant(batch_invariant)
         yield
     finally:
         _override.reset(token)
@@ -237,18 +243,21 @@ def get_deterministic_algorithms() -> bool:
 
 
 def set_batch_invariant(enabled: bool) -> None:
-    """Accepted for compatibility: a row of D has the same bits whatever other rows there are, since
-    every kernel adds up K in the same order.
+    """Whether a row of D has the same bits whatever other rows there are; False at first.
+
+    A dense product with few blocks may else share each block's K among several CTAs: how many
+    depends on M, and so do then the last bits of a sum. Such calls take up to 1.5 times as long if
+    K must be left whole. All other calls are batch-invariant in any case.
 
     Raises:
         ArgumentError: not a bool.
     """
-    _check_bool("enabled", enabled)
+    _set(batch_invariant=_check_bool("enabled", enabled))
 
 
 def get_batch_invariant() -> bool:
-    """True: see `set_batch_invariant`."""
-    return True
+    """What `set_batch_invariant` has set."""
+    return current().batch_invariant
 
 
 def _current_device() -> torch.device:

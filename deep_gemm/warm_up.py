@@ -94,7 +94,8 @@ def problems_of_model(
     sizes = model_of(model)
     few = knobs.few_kernels.get() if few_kernels is None else few_kernels
     products = [
-        GemmProblem(1, n, k, arch, num_sms, few_kernels=few) for n, k in dense_shapes(sizes, tp)
+        GemmProblem(1, n, k, arch, num_sms, splits_k=True, few_kernels=few)
+        for n, k in dense_shapes(sizes, tp)
     ]
     for groups, n, k in expert_shapes(sizes, tp, ep):
         for rows in (alignment, MASKED_ALIGNMENT):

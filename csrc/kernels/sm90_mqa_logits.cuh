@@ -49,6 +49,11 @@ namespace deep_gemm {
 constexpr int kScoreRegisters = 232;
 constexpr int kMqaLoadRegisters = 40;
 
+// How many tiles take as long as what comes with each block: its keys have to be known before its
+// queries can be asked for. The first tokens of a long sequence see few keys: a CTA that had as
+// many tiles of them as another has of the last would be at work several times as long.
+constexpr uint32_t kLeastTiles = 4;
+
 // The CTA's share of the tiles: from position[0] up to position[1]. Called by all threads.
 template <MqaConfig kConfig>
 DG_DEVICE void find_share(MqaStorage<kConfig>& smem, const MqaArguments& args,
@@ -72,8 +77,9 @@ DG_DEVICE void find_share(MqaStorage<kConfig>& smem, const MqaArguments& args,
             }
             return tile_range(first, end).num_tiles;
         };
-        find_share(smem.share, count, ceil_div<uint32_t>(args.num_tokens, kConfig.num_tokens),
-                   blockIdx.x, gridDim.x, position);
+        find_share<MqaConfig::kThreads, kLeastTiles>(
+            smem.share, count, ceil_div<uint32_t>(args.num_tokens, kConfig.num_tokens), blockIdx.x,
+            gridDim.x, position);
     }
 }
 

@@ -53,10 +53,10 @@ def run(options: argparse.Namespace) -> int:
     check_sizes(options.m, options.n, options.k)
     gpu, reason = _find_gpu()
     if gpu is None:
-        problem = GemmProblem(options.m, options.n, options.k)
+        problem = GemmProblem(options.m, options.n, options.k, splits_k=True)
     else:
         sizes = (options.m, options.n, options.k)
-        problem = GemmProblem(*sizes, gpu.arch, gpu.num_sms, gpu=gpu.name)
+        problem = GemmProblem(*sizes, gpu.arch, gpu.num_sms, splits_k=True, gpu=gpu.name)
     print_line(f"deep_gemm {__version__} demo", "bold")
     print_table(_problem_rows(problem, gpu) + _kernel_rows(problem), LABEL_WIDTH)
     if gpu is None:

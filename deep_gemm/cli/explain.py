@@ -78,7 +78,10 @@ def run(options: argparse.Namespace) -> int:
         return 0
     print_table(_problem_rows(facts), LABEL_WIDTH)
     print()
-    print_table([HEADER, *map(_candidate_row, facts["candidates"][: options.top])])
+    rows = facts["candidates"]
+    # A table may have chosen another than the cost model's favourites.
+    shown = [row for place, row in enumerate(rows) if place < options.top or row["is_chosen"]]
+    print_table([HEADER, *map(_candidate_row, shown)])
     print()
     print_table([("removed", "rule", "for example"), *_removed_rows(facts["removed"])])
     return 0
@@ -108,6 +111,7 @@ def problem_of(options: argparse.Namespace) -> GemmProblem:
         num_groups=options.groups,
         alignment=alignments.get(options.kind, 1),
         d_bytes=4 if options.fp32 else 2,
+        splits_k=grouping is Grouping.DENSE and not is_1d1d,
         gpu=options.gpu,
     )
     return replace(problem, gran_n=1) if is_1d1d else problem

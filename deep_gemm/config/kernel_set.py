@@ -62,6 +62,14 @@ M_GROUPED: Shapes = (
 
 SHAPES = {Grouping.DENSE: DENSE, Grouping.M_GROUPED: M_GROUPED}
 
+SPLIT: tuple[tuple[int, int, int], ...] = (
+    (64, 64, 2),
+    (64, 64, 4),
+    (64, 80, 5),
+    (64, 160, 5),
+)
+"""block_m, block_n and cluster_k of those for single products that split K."""
+
 
 def offered_kernels(problem: GemmProblem) -> list[GemmConfig]:
     """What of the set is worth a look for a problem; nothing if it is not of a kind served."""
@@ -70,7 +78,6 @@ def offered_kernels(problem: GemmProblem) -> list[GemmConfig]:
         and problem.d_bytes == 2
         and problem.head_columns == 0
         and problem.block_multiple == (1, 1)
-        and not problem.splits_k
     )
     if not is_served:
         return []
@@ -87,8 +94,10 @@ def kernels(grouping: Grouping) -> tuple[GemmConfig, ...]:
             num_store_rounds=rounds,
             grouping=grouping,
         )
-        configs.append(replace(shape, num_stages=max_stages(shape)))
-    return tuple(configs)
+        configs.append(shape)
+    if grouping is Grouping.DENSE:
+        configs += [GemmConfig(m, n, 2, 1, cluster_k=parts) for m, n, parts in SPLIT]
+    return tuple(replace(shape, num_stages=max_stages(shape)) for shape in configs)
 
 
 def offers(problem: GemmProblem, config: GemmConfig) -> bool:

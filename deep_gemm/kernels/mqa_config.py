@@ -87,8 +87,9 @@ class MqaConfig(NamedTuple):
 
     @property
     def num_query_stages(self) -> int:
-        """Slots of the ring of blocks: more where blocks are small, and so perhaps short."""
-        return 2 if self.columns * self.head_dim > 8192 else 4
+        """Slots of the ring of blocks. While a short one is computed, several have to be under way:
+        each waits for its ranges of keys first, and then for its queries."""
+        return 3 if self.columns * self.head_dim > 16384 else 4
 
     @property
     def num_stages(self) -> int:

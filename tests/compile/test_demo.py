@@ -129,7 +129,8 @@ def test_with_a_gpu_it_reports_error_and_speed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def measure(problem: GemmProblem, device: torch.device, seed: int, _: object) -> object:
-        assert problem == GemmProblem(4096, 7168, 2048, gpu="NVIDIA H100 80GB HBM3")
+        gpu = "NVIDIA H100 80GB HBM3"
+        assert problem == GemmProblem(4096, 7168, 2048, splits_k=True, gpu=gpu)
         assert (device, seed) == (torch.device("cuda", 1), 7)
         return RIGHT, [94.0, 90.0, 100.0]
 

@@ -103,8 +103,8 @@ DEFECTS = [
     Defect("a share begins at its block's first tile", QUERIES,
            "run.first_key += first_tile * MqaConfig::kTileKeys;", "", WRONG, pages),
     Defect("the last column is not cleaned", CLEAN, "c < end; c +=", "c + 1 < end; c +=", WRONG),
-    Defect("a share one tile short", SHARES, "* min(share + i, num_shares) / num_shares;",
-           "* min(share + i, num_shares) / num_shares - i;", WRONG),
+    Defect("a share is too short", SHARES, "* min(share + i, num_shares) / num_shares;",
+           "* min(share + i, num_shares) / num_shares - 4 * i;", WRONG),
 ]  # fmt: skip
 
 

@@ -68,11 +68,13 @@ def test_offsets_beyond_32_bits(mn: int, k: int) -> None:
     sf[:, -1].fill_(2.0**5)
     assert sf.numel() > 2**31
     packed = get_mn_major_tma_aligned_packed_ue8m0_tensor(sf)
+    last_word = -(-k // 4) - 1
     for rows in (slice(0, 5), slice(mn - 5, mn)):
-        assert torch.equal(packed[rows], pack_ue8m0(sf[rows]))
-    others = packed[:-1, : -(-k // 4) - 1]
-    for words in others.split(1 << 20):
+        assert torch.equal(packed[rows, last_word:], pack_ue8m0(sf[rows, 4 * last_word :]))
+    for words in packed[:-1, :last_word].split(1 << 20):
         assert int(words.min()) == int(words.max()) == 0x78787878
+    words = packed[-1, :last_word]
+    assert int(words.min()) == int(words.max()) == 0x88888888 - 2**32
 
 
 def test_rows_of_no_group_may_hold_anything() -> None:

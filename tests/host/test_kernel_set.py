@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from deep_gemm import problems_of_model
 from deep_gemm.config.cost_model import estimate
 from deep_gemm.config.gemm_config import GemmConfig, Grouping
-from deep_gemm.config.kernel_set import SHAPES, kernels, offered_kernels
+from deep_gemm.config.kernel_set import SHAPES, SPLIT, kernels, offered_kernels
 from deep_gemm.config.legality import broken_rules
 from deep_gemm.config.models import MODELS
 from deep_gemm.config.problem import GemmProblem
@@ -40,7 +40,7 @@ def loss(problem: GemmProblem) -> float:
 
 
 def test_serving_needs_at_most_40_kernels() -> None:
-    assert sum(len(shapes) for shapes in SHAPES.values()) <= 40
+    assert sum(len(kernels(grouping)) for grouping in GROUPINGS) <= 40
     found = kernels_of(problems_of_model("deepseek-v3", few_kernels=True))
     assert 20 <= len(found) <= 40
     assert {config.grouping for config in found} == set(GROUPINGS)
@@ -48,9 +48,11 @@ def test_serving_needs_at_most_40_kernels() -> None:
 
 @pytest.mark.parametrize("grouping", GROUPINGS)
 def test_the_set_is_legal_and_without_doubles(grouping: Grouping) -> None:
-    every = set(candidates(GemmProblem(8192, 8192, 8192, grouping=grouping)))
+    problem = GemmProblem(8192, 8192, 8192, grouping=grouping)
+    every = {*candidates(problem), *candidates(GemmProblem(64, 160, 8192, splits_k=True))}
     found = kernels(grouping)
-    assert len(set(found)) == len(found) == len(SHAPES[grouping])
+    num_split = len(SPLIT) if grouping is Grouping.DENSE else 0
+    assert len(set(found)) == len(found) == len(SHAPES[grouping]) + num_split
     for config in found:
         assert config.grouping is grouping and broken_rules(config) == []
         # As candidates are: with as many stages as fit, and rounds only where they make room.
@@ -74,7 +76,6 @@ def test_something_is_offered_for_whatever_is_served(problem: GemmProblem) -> No
         {"gran_n": 1, "d_bytes": 4},
         {"head_columns": 64},
         {"block_multiple": (16, 1)},
-        {"splits_k": True},
         {"grouping": Grouping.K_GROUPED, "gran_n": 1, "d_bytes": 4, "num_groups": 4},
     ],
     ids=lambda other: "-".join(other),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from deep_gemm import fp8_gemm_nt, gemm, settings
+from deep_gemm import fp8_gemm_nt, gemm, override, settings
 from deep_gemm.call_cache import CallCache
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.errors import UnsupportedArchitectureError
@@ -189,7 +189,7 @@ def test_cpu_tensors_are_planned_as_for_an_h100(
     monkeypatch.setattr(gemm, "usable_sms", settings.usable_sms)
     (x, sfa), (y, sfb), d = call()
     fp8_gemm_nt((x.cpu(), sfa.cpu()), (y.cpu(), sfb.cpu()), d.cpu())
-    assert planned == [GemmProblem(M, N, K, "90a", 132)]
+    assert planned == [GemmProblem(M, N, K, "90a", 132, splits_k=True)]
 
 
 def test_the_gpu_s_name_is_part_of_the_problem(
@@ -197,7 +197,7 @@ def test_the_gpu_s_name_is_part_of_the_problem(
 ) -> None:
     monkeypatch.setattr(gemm, "gpu_name_of", lambda _: "NVIDIA H20")
     fp8_gemm_nt(*call())
-    assert planned == [GemmProblem(M, N, K, "90a", 132, gpu="NVIDIA H20")]
+    assert planned == [GemmProblem(M, N, K, "90a", 132, splits_k=True, gpu="NVIDIA H20")]
 
 
 def test_refuses_an_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +227,15 @@ def test_good_calls_are_planned(planned: list[GemmProblem]) -> None:
     fp8_gemm_nt(list(a), list(b), d, recipe_a=(1, 128), recipe_b=(128, 128))
     fp8_gemm_nt((a[0], matrix(FP32, M, 4, (1, M))), b, d, None, (1, 128, 128))
     fp8_gemm_nt(a, b, matrix(BF16, M, N, (N + 32, 1)))
-    assert planned == [GemmProblem(M, N, K, "90a", 132)] * 4
+    assert planned == [GemmProblem(M, N, K, "90a", 132, splits_k=True)] * 4
+
+
+def test_k_is_left_whole_where_rows_must_not_depend_on_each_other(
+    planned: list[GemmProblem],
+) -> None:
+    with override(batch_invariant=True):
+        fp8_gemm_nt(*call())
+    assert planned == [GemmProblem(M, N, K, "90a", 132)]
 
 
 def test_output_scaling_and_c_are_part_of_the_problem(planned: list[GemmProblem]) -> None:
@@ -237,6 +245,6 @@ def test_output_scaling_and_c_are_part_of_the_problem(planned: list[GemmProblem]
     fp8_gemm_nt(*by_rows, d, recipe=(1, 1, 128))
     fp8_gemm_nt(*by_rows, d, recipe_a=(1, 128), recipe_b=(1, 128))
     fp8_gemm_nt(a, b, d, c=d)
-    problem = GemmProblem(M, N, K, "90a", 132)
-    of_rows = replace(problem, gran_n=1)
+    problem = GemmProblem(M, N, K, "90a", 132, splits_k=True)
+    of_rows = replace(problem, gran_n=1, splits_k=False)
     assert planned == [replace(problem, d_bytes=4), of_rows, of_rows, problem]

@@ -136,12 +136,17 @@ def test_refuses_a_number_of_sms_that_is_no_int(value: object) -> None:
 def test_settings_of_a_block_end_with_it() -> None:
     before = current()
     with override(
-        num_sms=7, tc_util=50, pdl=True, mk_alignment=16, block_size_multiple_of=(64, 32)
+        num_sms=7,
+        tc_util=50,
+        pdl=True,
+        mk_alignment=16,
+        block_size_multiple_of=(64, 32),
+        batch_invariant=True,
     ):
-        assert current() == (7, 50, True, 16, (64, 32))
+        assert current() == (7, 50, True, 16, (64, 32), True)
         assert (get_num_sms(), get_tc_util(), get_pdl()) == (7, 50, True)
         with override(tc_util=25):
-            assert current() == (7, 25, True, 16, (64, 32))
+            assert current() == (7, 25, True, 16, (64, 32), True)
         set_num_sms(5)
         assert get_num_sms() == 5
     assert current() == before
@@ -210,13 +215,17 @@ def test_refuses_what_is_no_bool(setter: Callable[[object], None], value: object
 
 def test_what_always_holds_says_so() -> None:
     """An engine saves such a setting, changes it and restores it."""
-    for setter, getter in (
-        (use_deterministic_algorithms, get_deterministic_algorithms),
-        (set_batch_invariant, get_batch_invariant),
-    ):
-        setter(False)
-        assert getter() is True
-        setter(getter())
+    use_deterministic_algorithms(False)
+    assert get_deterministic_algorithms() is True
+    use_deterministic_algorithms(get_deterministic_algorithms())
+
+
+def test_batch_invariance_is_chosen() -> None:
+    assert get_batch_invariant() is False
+    with override():
+        set_batch_invariant(True)
+        assert get_batch_invariant() is True
+    assert get_batch_invariant() is False
 
 
 @pytest.mark.parametrize("value", [1, 16, 128, (64, 16), (1, 48), (256, 256)])
