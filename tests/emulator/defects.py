@@ -35,7 +35,7 @@ CONFIG = "config.cuh"
 BF16_SLAB = "slab + swizzle<kSlabBytes>(offset), ptx::cvt_bf16x2"
 STAGED = "if (ptx::lane_idx() == 0) pipeline.producer_arrive(state);"
 ACQUIRE = "            pipeline.producer_acquire(state);\n"
-TAIL = "if constexpr (kConfig.multicast_size() > 1) pipeline.producer_tail(state);"
+TAIL = "if (kConfig.multicast_size() > 1 && issues) pipeline.producer_tail(state);"
 READ_FENCE = "ptx::fence_proxy_async();\n        consumer_release(release_address);"
 ARRIVE = "ptx::mbarrier_arrive<(kClusterSize > 1)>(release_address);"
 
