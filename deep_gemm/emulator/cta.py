@@ -115,7 +115,7 @@ class Cta:
             result[lanes] = data[at[:, None] + np.arange(size)]
         elif space.startswith("shared"):
             at = (addresses[lanes] & np.uint64(OFFSET_MASK)).astype(np.int64)
-            self.order.read(warp, at[:, None] + np.arange(size), strong is not None)
+            self.order.read(warp, lanes, at[:, None] + np.arange(size), strong is not None)
             result[lanes], defined = self.shared.read(at, size)
             undefined[lanes] = ~defined
         elif space == "global":

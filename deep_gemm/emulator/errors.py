@@ -60,6 +60,10 @@ class MissingProxyFenceError(HazardError, rules=("R1",)):
     """A generic write is read by the async proxy without fence.proxy.async."""
 
 
+class MissingReadFenceError(HazardError, rules=("R35",)):
+    """What a thread has read is overwritten by the async proxy without fence.proxy.async."""
+
+
 class CopyInFlightError(HazardError, rules=("R2",)):
     """Bytes are accessed while a copy into them may be in flight."""
 

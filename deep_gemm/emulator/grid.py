@@ -45,7 +45,8 @@ class Launch:
         seed: of random timing.
         pdl: it may start while the grid before is still at work.
         implies_tensor_fences: tcgen05.fence is not asked for, nor fence.proxy.async between the
-            address that tcgen05.alloc writes and a copy over it: Triton leaves them out.
+            address that tcgen05.alloc writes, or its readers, and a copy over it: Triton leaves
+            them out.
         unreleased: lines of global memory that clusters which have left wrote and did not release.
     """
 

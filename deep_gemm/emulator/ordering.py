@@ -126,10 +126,10 @@ class CtaOrder:
         # By agent, the last operation that needs this shared memory to be there, and its rule.
         self._must_end: dict[int, tuple[str, Operation]] = {}
 
-    def read(self, warp: Warp, offsets: Offsets, strong: bool = False) -> None:
-        """A warp's threads read bytes at offsets of any shape. Raises as Races.read."""
+    def read(self, warp: Warp, lanes: Offsets, offsets: Offsets, strong: bool = False) -> None:
+        """Each of a warp's lanes reads a row of offsets. Raises as Races.read."""
         index = self._cta.shared.index(offsets)
-        self._races.read(index, _by_threads(warp, strong), warp.timeline.clock)
+        self._races.read(index, _by_threads(warp, strong), warp.timeline.clock, lanes)
         self._reached_by(warp)
 
     def write(
@@ -233,6 +233,10 @@ class CtaOrder:
         """fence.proxy.async."""
         threads = warp.agent * LANES + np.flatnonzero(mask)
         self._races.fence(threads, operation_of(warp), warp.timeline.clock)
+
+    def imply_read_fences(self, offsets: Offsets) -> None:
+        """As Races.imply_read_fences."""
+        self._races.imply_read_fences(self._cta.shared.index(offsets))
 
     def init_barrier(self, offset: int, warp: Warp, lane: int) -> None:
         """mbarrier.init."""

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from deep_gemm.emulator.clocks import Clock
 from deep_gemm.emulator.errors import Access, HazardError
 from deep_gemm.emulator.mbarrier import NO_AGENT
+from deep_gemm.emulator.operands import LANES
+from deep_gemm.emulator.read_fences import ReadFences
 
 Index = NDArray[np.int64]
 
@@ -127,16 +129,23 @@ class Races:
         self._fences = np.zeros(size, dtype=np.int32)
         # By agent and whether the reads are strong.
         self._reads: dict[tuple[int, bool], NDArray[np.int32]] = {}
+        # By the same, of threads: the fences that let the async proxy overwrite what they read.
+        self._read_fences: dict[tuple[int, bool], ReadFences] = {}
+        # Writes whose readers need no such fence.
+        self._freely_read: list[int] = []
         # Strong writes by agent: one does not hide another, as nothing orders them.
         self._strong: dict[int, NDArray[np.int32]] = {}
 
-    def read(self, index: Index, operation: Operation, clock: Clock) -> None:
+    def read(
+        self, index: Index, operation: Operation, clock: Clock, lanes: Index | None = None
+    ) -> None:
         """Notes a read.
 
         Args:
-            index: of the bytes.
+            index: of the bytes; [n, bytes] if there are n lanes.
             operation: that reads them.
             clock: what was known when it was issued.
+            lanes: [n], those of the warp that read, unless it is the async proxy.
 
         Raises:
             HazardError: a race: R2 if a copy wrote the bytes, R1 if a thread wrote them for the
@@ -149,6 +158,10 @@ class Races:
         if key not in self._reads:
             self._reads[key] = np.zeros_like(self._writes)
         self._reads[key][index] = self._ledger.add(operation)
+        if lanes is not None:
+            if key not in self._read_fences:
+                self._read_fences[key] = ReadFences(self._writes.size)
+            self._read_fences[key].read(index, lanes)
 
     def write(
         self,
@@ -170,21 +183,26 @@ class Races:
 
         Raises:
             HazardError: a race: R29 of two copies, R2 over a copy, R3 over what wgmma reads, R4
-                over what a TMA store reads, R1 of a TMA load over what a thread wrote, else "race".
+                over what a TMA store reads, R1 of a TMA load over what a thread wrote, R35 of one
+                over what a thread has read, else "race".
         """
         if not index.size:
             return
         # Reads first: they come after what is overwritten, and tell more.
-        is_strong = operations[0].kind is Kind.STRONG
-        for (_, strong), reads in self._reads.items():
-            if strong and is_strong:
+        is_strong, readers = operations[0].kind is Kind.STRONG, []
+        for key, reads in self._reads.items():
+            if key[1] and is_strong:
                 continue
             # Numbers of one agent grow with its time: if the last one is known, all are.
             last = self._ledger[int(reads[index].max())]
             if clock[last.agent] < last.time:
                 position = int(np.argmax(~self._ledger.known(reads[index], clock)))
                 self._refuse(index, position, reads, operations[0], "writes", "reads")
+            if last.time and key in self._read_fences:
+                readers.append(key)
         self._check_writes(index, operations[0], clock, "writes", is_same)
+        for key in readers if operations[0].kind in _ASYNC_PROXY else ():
+            self._check_read_fences(index.reshape(-1), key, operations[0], clock)
         numbers = [self._ledger.add(operation) for operation in operations]
         writes = self._writes_of(operations[0])
         writes[index] = np.array(numbers, dtype=np.int32)[:, None] if numbers[1:] else numbers
@@ -196,14 +214,23 @@ class Races:
         return self._strong.setdefault(operation.agent, np.zeros_like(self._writes))
 
     def fence(self, threads: Index, operation: Operation, clock: Clock) -> None:
-        """fence.proxy.async: shows what threads of the CTA wrote so far to the async proxy.
+        """fence.proxy.async: shows what threads of a warp wrote so far to the async proxy.
 
-        What their cp.async write is written once they know it.
+        What their cp.async write is written once they know it. What they have read so far may be
+        overwritten by the async proxy.
         """
         unfenced = np.flatnonzero(self._fences < 0)
         seen = unfenced[np.isin(-1 - self._fences[unfenced], threads)]
         seen = seen[self._ledger.known(self._writes[seen], clock)]
-        self._fences[seen] = self._ledger.add(operation)
+        number = self._ledger.add(operation)
+        self._fences[seen] = number
+        for is_strong in (False, True):
+            if (operation.agent, is_strong) in self._read_fences:
+                self._read_fences[operation.agent, is_strong].fence(threads % LANES, number)
+
+    def imply_read_fences(self, index: Index) -> None:
+        """What was written last may be read without a fence, and then overwritten."""
+        self._freely_read += np.unique(self._writes[index]).tolist()
 
     def _check_writes(
         self,
@@ -247,6 +274,25 @@ class Races:
             f"{operation.kind.value} {does} {self.place(at)}, which a thread has written {why}",
             writer.access,
         )
+
+    def _check_read_fences(
+        self, index: Index, key: tuple[int, bool], operation: Operation, clock: Clock
+    ) -> None:
+        lacking = self._read_fences[key].lacking(index, self._ledger, clock)
+        if not lacking.any():
+            return
+        # What was written since needs a fence for that: R1.
+        for writes in (self._writes, *self._strong.values()):
+            lacking &= writes[index] < self._reads[key][index]
+        lacking &= ~np.isin(self._writes[index], self._freely_read)
+        if lacking.any():
+            at = int(index[np.argmax(lacking)])
+            raise HazardError(
+                "R35",
+                f"{operation.kind.value} writes {self.place(at)}, which a thread has read without a"
+                " fence.proxy.async between that and what orders the two",
+                self._ledger[int(self._reads[key][at])].access,
+            )
 
     def _refuse(
         self,

@@ -96,7 +96,8 @@ def run(
         pdl: the kernel may start while the one before it is still at work.
         recorder: is told what happens, for a trace; the run is the same with it and without.
         implies_tensor_fences: tcgen05.fence is not asked for, nor fence.proxy.async between the
-            address that tcgen05.alloc writes and a copy over it: Triton leaves them out.
+            address that tcgen05.alloc writes, or its readers, and a copy over it: Triton leaves
+            them out.
 
     Returns:
         The number of warp instructions executed.

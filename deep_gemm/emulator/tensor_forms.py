@@ -87,6 +87,7 @@ def _allocate(instruction: Instruction, symbols: Symbols) -> Execute:
         warp.cta.store("shared", at, data, np.arange(LANES) == 0, warp)
         if warp.cta.cluster.launch.implies_tensor_fences:
             warp.cta.fence_proxy(warp, mask)
+            warp.cta.order.imply_read_fences((at[:1] & np.uint64(OFFSET_MASK)).astype(np.int64))
         return None
 
     return execute

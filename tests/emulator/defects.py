@@ -13,6 +13,9 @@ WRONG = "wrong"
 # Four blocks per CTA, an odd number of k blocks, more of them than stages.
 OVERLAPPED = Case(GemmConfig(64, 32, 3, 1), 70, 40, 1040, num_sms=1)
 IN_TURN = Case(GemmConfig(64, 160, 3, 1), 70, 168, 912, num_sms=1)
+# The same, with scale factors whose rows TMA takes.
+BY_TMA = Case(GemmConfig(64, 32, 3, 1), 70, 40, 512, num_sms=1)
+IN_TURN_BY_TMA = Case(GemmConfig(64, 160, 3, 1), 70, 168, 512, num_sms=1)
 CLUSTER_M = Case(GemmConfig(64, 32, 3, 1, 2, 1), 200, 40, 1040, num_sms=2)
 CLUSTER_N = Case(GemmConfig(64, 32, 3, 1, 1, 2), 70, 72, 1040, num_sms=2)
 
@@ -32,7 +35,8 @@ CONFIG = "config.cuh"
 BF16_SLAB = "slab + swizzle<kSlabBytes>(offset), ptx::cvt_bf16x2"
 STAGED = "if (ptx::lane_idx() == 0) pipeline.producer_arrive(state);"
 ACQUIRE = "            pipeline.producer_acquire(state);\n"
-TAIL = "if constexpr (kConfig.multicast_size() > 1) pipeline.producer_tail(state);"
+TAIL = "if (kConfig.multicast_size() > 1 && issues) pipeline.producer_tail(state);"
+READ_FENCE = "ptx::fence_proxy_async();\n        consumer_release(release_address);"
 ARRIVE = "ptx::mbarrier_arrive<(kClusterSize > 1)>(release_address);"
 
 

@@ -7,12 +7,15 @@ known to happen before what, and by following what is undefined.
 from __future__ import annotations
 
 from tests.emulator.defects import (
+    BY_TMA,
     CLUSTER_N,
     IN_TURN,
+    IN_TURN_BY_TMA,
     KERNEL,
     LOAD_SF,
     MULTIPLY,
     PIPELINE,
+    READ_FENCE,
     READ_SF,
     STAGE,
     Defect,
@@ -76,6 +79,46 @@ DEFECTS_OF_ORDER = [
         "",
         "R9",
         CLUSTER_N,
+    ),
+    Defect(
+        "no proxy fence behind reads",
+        PIPELINE,
+        READ_FENCE,
+        "consumer_release(release_address);",
+        "R35",
+        BY_TMA,
+    ),
+    Defect(
+        "no proxy fence behind reads, in turn",
+        PIPELINE,
+        READ_FENCE,
+        "consumer_release(release_address);",
+        "R35",
+        IN_TURN_BY_TMA,
+    ),
+    Defect(
+        "proxy fence behind reads in the arriving lane only",
+        PIPELINE,
+        READ_FENCE,
+        f"if (ptx::lane_idx() == 0) {READ_FENCE}",
+        "R35",
+        BY_TMA,
+    ),
+    Defect(
+        "proxy fence behind reads in all lanes but one",
+        PIPELINE,
+        READ_FENCE,
+        f"if (ptx::lane_idx() != 13) {READ_FENCE}",
+        "R35",
+        BY_TMA,
+    ),
+    Defect(
+        "proxy fence behind the arrival that tells of reads",
+        PIPELINE,
+        READ_FENCE,
+        "consumer_release(release_address);\n        ptx::fence_proxy_async();",
+        "R35",
+        BY_TMA,
     ),
     # Undefined values
     Defect(

@@ -10,6 +10,8 @@ from tests.emulator.defects import (
     LOAD_SF,
     LOAD_TILES,
     MULTIPLY,
+    PIPELINE,
+    READ_FENCE,
     STAGE,
     STORE,
     WRONG,
@@ -315,6 +317,14 @@ SCALE_FACTORS = [
         "",
         "R1",
         ODD_ROWS,
+    ),
+    GroupedDefect(
+        "no proxy fence behind reads",
+        PIPELINE,
+        READ_FENCE,
+        "consumer_release(release_address);",
+        "R35",
+        STRETCHES,
     ),
     GroupedDefect(
         "too few bytes of scale factors",

@@ -19,10 +19,12 @@ from deep_gemm.jit.codegen import generate
 from deep_gemm.jit.compiler import CompiledKernel, select_compiler
 from deep_gemm.jit.source import KernelSource, forget_headers, include_root, included_headers
 from tests.emulator.defects import (
+    BY_TMA,
     CLUSTER_M,
     CLUSTER_N,
     DEFECTS,
     IN_TURN,
+    IN_TURN_BY_TMA,
     MAP_DEFECTS,
     OVERLAPPED,
     WRONG,
@@ -33,6 +35,8 @@ from tests.emulator.defects_of_split_k import CLUSTER_K, DEFECTS_OF_SPLIT_K
 from tests.emulator.dense import ORDERS, Case, check_exact, integer_operands, run_case
 from tests.emulator.grouped_defects import GroupedDefect
 from tests.emulator.maps import Maps
+
+CASES = [OVERLAPPED, IN_TURN, BY_TMA, IN_TURN_BY_TMA, CLUSTER_M, CLUSTER_N, CLUSTER_K]
 
 
 def translated(kernel: KernelSource, purpose: object = None) -> CompiledKernel:
@@ -87,7 +91,7 @@ def seed(defect: Defect | GroupedDefect, headers: Path) -> None:
     forget_headers()
 
 
-@pytest.mark.parametrize("case", [OVERLAPPED, IN_TURN, CLUSTER_M, CLUSTER_N, CLUSTER_K], ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_without_a_defect_nothing_is_found(case: Case, headers: Path) -> None:
     forget_headers()
     kernel = compiled(case)

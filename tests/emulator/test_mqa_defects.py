@@ -14,7 +14,7 @@ from deep_gemm.call_cache import forget_calls
 from deep_gemm.emulator.errors import HazardError
 from deep_gemm.jit.source import KernelSource, forget_headers
 from deep_gemm.kernels import mqa_config, mqa_logits, paged_shares
-from tests.emulator.defects import WRONG
+from tests.emulator.defects import PIPELINE, READ_FENCE, WRONG
 from tests.emulator.test_defects import headers, translated
 from tests.emulator.test_mqa_logits import random_ranges
 from tests.mqa import Pages, Shape, check_matrix, check_pages
@@ -77,6 +77,8 @@ DEFECTS = [
         f"{RELEASE}\n            ptx::wgmma_wait_group<0>(upper);",
         "R3",
     ),
+    Defect("scale factors are released without a fence", PIPELINE, READ_FENCE,
+           "consumer_release(release_address);", "R35"),
     Defect("keys are never released", SCORE, RELEASE, "", "R11"),
     Defect(
         "a block is released before its last sum",

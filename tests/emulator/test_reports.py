@@ -15,6 +15,7 @@ from deep_gemm.jit.codegen import generate
 from deep_gemm.jit.compiler import Compiler
 from deep_gemm.jit.source import forget_headers, include_root
 from tests.emulator.defects import DEFECTS
+from tests.emulator.defects_of_order import DEFECTS_OF_ORDER
 from tests.emulator.dense import ORDERS, run_case
 from tests.emulator.test_defects import compiled, headers
 from tests.emulator.test_ptx_compilers import compilers
@@ -87,7 +88,7 @@ def innermost_lines_of_csrc(place: Place | None) -> list[str]:
 
 def report(name: str, orders: list[tuple[Timing, int]], copy: Path) -> str:
     """What the emulator says first of a defect, by its name in DEFECTS."""
-    (defect,) = (defect for defect in DEFECTS if defect.name == name)
+    (defect,) = (defect for defect in (*DEFECTS, *DEFECTS_OF_ORDER) if defect.name == name)
     header = copy / defect.header
     header.write_text(header.read_text().replace(defect.before, defect.after))
     forget_headers()
@@ -122,6 +123,24 @@ def test_a_missing_proxy_fence_names_store_and_write(timing: Timing, headers: Pa
     assert re.search(r"line \d+: cp\.async\.bulk\.tensor\.3d\.global", found["first"])
     assert f" < {write} < " in found["second"]
     assert "stmatrix" in found["second"]
+
+
+@pytest.mark.parametrize("timing", [Timing.EARLY, Timing.LATE])
+def test_a_missing_fence_behind_reads_names_load_and_read(timing: Timing, headers: Path) -> None:
+    text = report("no proxy fence behind reads", [(timing, 0)], headers)
+    load = place_of(
+        headers, "mainloop/load_scale_factors.cuh", "pipeline.full_barrier(state), block,"
+    )
+    found = re.fullmatch(
+        r"R35: .* \[kernel sm90_fp8_gemm_1d2d, CTA 0, warp \d, (?P<first>.*);"
+        r" other access: CTA 0, warp \d, (?P<second>.*)\]",
+        text,
+    )
+    assert found is not None, text
+    assert f" < {load} < " in found["first"]
+    assert "cp.async.bulk.tensor.3d.shared" in found["first"]
+    assert " < mainloop/scale_factors.cuh:" in found["second"]
+    assert "ld.shared" in found["second"]
 
 
 def test_an_early_release_names_the_copy_and_the_product(headers: Path) -> None:
