@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -39,6 +41,24 @@ CHECKS = [check_dense_calls, check_orders, check_grouped_calls, check_k_grouped_
 @pytest.mark.parametrize("check", CHECKS)
 def test_gemms_compile_whole(check: Any) -> None:
     check(Compiled("aot_eager"), "cpu")
+
+
+FIRST_USE = """
+import torch
+import deep_gemm
+a = torch.ones(16, 128).to(torch.float8_e4m3fn), torch.ones(16, 1)
+b = torch.ones(16, 128).to(torch.float8_e4m3fn), torch.ones(1, 1)
+d = torch.zeros(16, 16, dtype=torch.bfloat16)
+torch.compile(lambda: deep_gemm.fp8_gemm_nt(a, b, d), backend="eager", fullgraph=True)()
+print(d.unique().tolist())
+"""
+
+
+def test_a_name_whose_first_use_is_traced() -> None:
+    """It is imported while Dynamo looks on."""
+    run = [sys.executable, "-W", "ignore", "-c", FIRST_USE]
+    result = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, "[128.0]\n"), result.stderr
 
 
 def test_a_graph_that_is_only_traced() -> None:
