@@ -5,8 +5,8 @@ one of these instead; outside of it they do not come by here, because the dispat
 microseconds. An operator runs the same function, later.
 
 Schemas are flat: an operand is two tensors. What is written is marked, so that a compiler knows the
-order of things, and outputs are always given: only casts with classic names return new tensors.
-Inductor may lay intermediate tensors out anew, which the tag forbids it for ours.
+order of things. Outputs are given, but for casts with classic names and MQA logits, which return
+new tensors. Inductor may lay intermediate tensors out anew, which the tag forbids it for ours.
 docs/torch_compile.md has the whole story.
 
 The schemas are there from `import deep_gemm` on, as a saved program needs them; what they run is
@@ -231,3 +231,58 @@ for _name, _parameters, _fake in (
     ("per_custom_dims_cast_to_fp8", "int[] dims, bool use_ue8m0", _fake_per_custom_dims),
 ):
     _operator(f"{_name}(Tensor x, {_parameters}) -> (Tensor, Tensor)", _fake)(_cast(_name))
+
+
+LOGITS = "bool cleans, ScalarType dtype) -> Tensor"
+
+
+def _fake_mqa_logits(q: torch.Tensor, keys: torch.Tensor, *others: Any) -> torch.Tensor:
+    from deep_gemm.mqa_logits import new_logits
+
+    *_, width, _, dtype = others
+    return new_logits(q.shape[0], keys.shape[0] if width is None else width, dtype, q.device)
+
+
+@_operator(
+    "mqa_logits(Tensor q, Tensor keys, Tensor key_sf, Tensor weights, Tensor key_starts, "
+    f"Tensor key_ends, SymInt? width, {LOGITS}",
+    _fake_mqa_logits,
+)
+def _mqa_logits(*arguments: Any) -> torch.Tensor:
+    from deep_gemm.mqa_logits import run_matrix_logits
+
+    *inputs, width, cleans, dtype = arguments
+    return run_matrix_logits(tuple(inputs), width, cleans, dtype)
+
+
+def _fake_paged_mqa_logits(q: torch.Tensor, *others: Any) -> torch.Tensor:
+    from deep_gemm.mqa_logits import new_logits
+
+    *_, width, _, dtype = others
+    return new_logits(q.shape[0] * q.shape[1], width, dtype, q.device)
+
+
+@_operator(
+    "paged_mqa_logits(Tensor q, Tensor kv_cache, Tensor weights, Tensor context_lens, "
+    f"Tensor block_table, Tensor schedule_meta, SymInt width, {LOGITS}",
+    _fake_paged_mqa_logits,
+)
+def _paged_mqa_logits(*arguments: Any) -> torch.Tensor:
+    from deep_gemm.mqa_logits import run_paged_logits
+
+    *inputs, width, cleans, dtype = arguments
+    return run_paged_logits(tuple(inputs), width, cleans, dtype)
+
+
+def _fake_metadata(context_lens: torch.Tensor, block_kv: int, num_sms: int) -> torch.Tensor:
+    return context_lens.new_empty((num_sms + 1, 2))
+
+
+@_operator(
+    "get_paged_mqa_logits_metadata(Tensor context_lens, int block_kv, int num_sms) -> Tensor",
+    _fake_metadata,
+)
+def _metadata(context_lens: torch.Tensor, block_kv: int, num_sms: int) -> torch.Tensor:
+    from deep_gemm.mqa_logits import get_paged_mqa_logits_metadata
+
+    return get_paged_mqa_logits_metadata(context_lens, block_kv, num_sms)
