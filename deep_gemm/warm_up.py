@@ -12,7 +12,7 @@ from pathlib import Path
 
 from deep_gemm import knobs
 from deep_gemm.checks import refuse
-from deep_gemm.config.gemm_config import Grouping
+from deep_gemm.config.gemm_config import GemmConfig, Grouping
 from deep_gemm.config.models import dense_shapes, expert_shapes, model_of
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.problem_file import read_problems
@@ -22,8 +22,10 @@ from deep_gemm.jit.build import build, cache_key, num_compiled
 from deep_gemm.jit.codegen import generate, generate_k_group_maps
 from deep_gemm.jit.compiler import CompiledKernel, select_compiler
 from deep_gemm.jit.source import KernelSource
+from deep_gemm.kernels.pack_ue8m0 import generate_k_grouped_pack, generate_pack
 from deep_gemm.kernels.sm100_fp8_gemm import generate_sm100
 from deep_gemm.kernels.sm100_k_grouped import generate_sm100_k_group_maps
+from deep_gemm.kernels.transpose import generate_transpose
 from deep_gemm.runtime.device import is_sm100
 
 __all__ = ["Precompiled", "ProblemRange", "precompile", "problems_of_model", "read_problems"]
@@ -36,6 +38,9 @@ TP = (1, 2, 4, 8)
 EP = (1, 2, 4, 8, 16, 32, 64)
 MAX_M = 8192
 ALIGNMENT = 128
+
+SF_BYTES = 4
+"""Of an FP32 scale factor."""
 
 MASKED_ALIGNMENT = 1
 """In the masked layout every group has rows of its own, and none is padded."""
@@ -154,9 +159,23 @@ def sources_of(problems: Iterable[ProblemRange]) -> Iterator[KernelSource]:
                 yield generate_sm100(config, arch)
             else:
                 yield generate(config, arch)
-        if any(config.grouping is Grouping.K_GROUPED for config in configs):
-            makes_maps = generate_sm100_k_group_maps if is_sm100(arch) else generate_k_group_maps
-            yield makes_maps(arch)
+        yield from _sources_beside(configs, arch)
+
+
+def _sources_beside(configs: list[Config], arch: str) -> Iterator[KernelSource]:
+    """Of the kernels that calls need besides: for the tensor maps of groups, and for scale factors
+    that the product does not take as they come."""
+    is_k_grouped = any(config.grouping is Grouping.K_GROUPED for config in configs)
+    if is_sm100(arch):
+        yield generate_pack(arch)
+        if is_k_grouped:
+            yield generate_k_grouped_pack(arch)
+            yield generate_sm100_k_group_maps(arch)
+        return
+    if any(isinstance(config, GemmConfig) and config.is_1d1d for config in configs):
+        yield generate_transpose(SF_BYTES, arch)
+    if is_k_grouped:
+        yield generate_k_group_maps(arch)
 
 
 def _effort(config: Config) -> int:

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from unittest import mock
 
 import pytest
 import torch
 
 from deep_gemm import (
     fp8_gemm_nt,
-    gemm,
-    grouped_gemm,
     k_grouped_fp8_gemm_nt_contiguous,
-    k_grouped_gemm,
     m_grouped_fp8_gemm_nt_contiguous,
     m_grouped_fp8_gemm_nt_masked,
     precompile,
     read_problems,
 )
-from deep_gemm.call_cache import CallCache
+from deep_gemm.call_cache import forget_calls
 from deep_gemm.errors import CompilationError
 from deep_gemm.jit.build import forbid_compilation, forget_builds
 from deep_gemm.record import forget_recorded
@@ -29,15 +23,6 @@ from deep_gemm.record import forget_recorded
 N, K, GROUPS, ROWS = 64, 128, 2, 128
 LEAST_KERNELS = 4
 """Of single, m-grouped and k-grouped products, and one for the maps of the latter."""
-
-
-@contextmanager
-def first_calls() -> Iterator[None]:
-    """Calls behave as this process's first."""
-    with ExitStack() as stack:
-        for module in (gemm, grouped_gemm, k_grouped_gemm):
-            stack.enter_context(mock.patch.object(module, "_calls", CallCache()))
-        yield
 
 
 def operand(device: str, *shape: int, gran: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -79,17 +64,19 @@ def check_a_recorded_run(device: str, tmp_path: Path, monkeypatch: pytest.Monkey
     record = tmp_path / "record.jsonl"
     monkeypatch.setenv("DG_JIT_RECORD", str(record))
     forget_recorded()
-    with first_calls():
-        call_everything(device)
+    forget_calls()
+    call_everything(device)
     monkeypatch.delenv("DG_JIT_RECORD")
     monkeypatch.setenv("DG_JIT_CACHE_DIR", str(tmp_path / "empty"))
+    forget_calls()
     forget_builds()
-    with first_calls(), forbid_compilation(), pytest.raises(CompilationError):
+    with forbid_compilation(), pytest.raises(CompilationError):
         call_everything(device)
     done = precompile(read_problems(record))
     assert done.num_kernels == done.num_compiled >= LEAST_KERNELS
+    forget_calls()
     forget_builds()
-    with first_calls(), forbid_compilation():
+    with forbid_compilation():
         call_everything(device)
     monkeypatch.undo()
     forget_builds()

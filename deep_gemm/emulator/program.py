@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from deep_gemm.emulator.ir import (
     Vector,
 )
 from deep_gemm.emulator.operands import Fetch, Symbols, fetcher
+from deep_gemm.emulator.paths import Paths
 from deep_gemm.emulator.warp import LANES, Mask, Wait, Warp
 
 Execute = Callable[[Warp, Mask], "Wait | None"]
@@ -82,6 +84,11 @@ class Program:
     symbols: Symbols
     static_smem_bytes: int
     acquires_maps: bool
+
+    @cached_property
+    def paths(self) -> Paths:
+        """The ways through it."""
+        return Paths(self.steps)
 
     def describe(self, pc: int) -> str:
         """An instruction, for reports: its source line if it is known, its line and its text."""

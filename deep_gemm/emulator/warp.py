@@ -1,8 +1,10 @@
 """A warp: 32 lanes that execute one program, diverge at branches and meet again.
 
 Lanes that stand at the same instruction form a group. The group that is furthest behind runs first,
-so groups meet again where the program's paths join. A group that must wait (for a barrier, for the
-other lanes of its warp) names a condition; the warp is blocked when all its groups wait.
+so groups meet again where the program's paths join. Where they join is not always further down, so
+an instruction of the whole warp waits for groups whose every way leads to it. A group that must
+wait (for a barrier, for the other lanes of its warp) names a condition; the warp is blocked when
+all its groups wait.
 """
 
 from __future__ import annotations
@@ -55,6 +57,10 @@ class Wait:
     is_over: Callable[[], bool]
     what: str
     repeats: bool = True
+
+
+class LanesToComeError(Exception):
+    """A warp-wide instruction has to wait for lanes that are on their way to it."""
 
 
 # By identity: two groups of one warp are never equal, and masks are arrays.
@@ -185,11 +191,18 @@ class Warp:
         """Checks that all living lanes execute a warp-wide instruction together.
 
         Raises:
-            HazardError: some are elsewhere.
+            HazardError: some are elsewhere, and need not come.
+            LanesToComeError: the others will come.
         """
-        if not (mask == self.alive).all():
-            missing = np.flatnonzero(self.alive & ~mask).tolist()
-            raise HazardError("R8", f"{what} without lanes {missing} of warp {self.index}")
+        if (mask == self.alive).all():
+            return
+        group = next(group for group in self.groups if (group.mask & mask).any())
+        leads = self.program.paths.always_lead
+        others = [leads(other.pc, group.pc) for other in self.groups if other is not group]
+        if (mask == group.mask).all() and all(others):
+            raise LanesToComeError(what)
+        missing = np.flatnonzero(self.alive & ~mask).tolist()
+        raise HazardError("R8", f"{what} without lanes {missing} of warp {self.index}")
 
     # WGMMA
 
@@ -280,7 +293,10 @@ class Warp:
         if step.accumulators:
             self.written_since_fence |= step.accumulators
         self.undefined.require(step.needs, mask, "an operand is")
-        wait = step.execute(self, mask) if mask.any() else None
+        try:
+            wait = step.execute(self, mask) if mask.any() else None
+        except LanesToComeError as instruction:
+            wait = Wait(lambda: len(self.groups) == 1, f"all lanes of the warp at {instruction}")
         if wait is not None:
             group.wait = wait
             return False

@@ -8,12 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from deep_gemm import CompilationError, fp8_gemm_nt, gemm, m_grouped_fp8_gemm_nt_masked
+from deep_gemm import (
+    CompilationError,
+    fp8_gemm_nt,
+    gemm,
+    get_mn_major_tma_aligned_tensor,
+    m_grouped_fp8_gemm_nt_masked,
+)
 from deep_gemm.call_cache import CallCache
 from deep_gemm.jit.build import forget_builds
 from deep_gemm.kernels import transpose
+from tests.emulator.arch import each_arch
 from tests.grouped_calls import check_dense
 from tests.grouped_operands import exact_operand
+
+__all__ = ["each_arch"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:CPU tensors")
 
@@ -70,9 +79,7 @@ def test_what_is_in_memory_or_on_disk_runs(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_kernel_beside_the_product_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here the transposition of an operand."""
-    a, b = exact_operand((32, 144), 1, "cpu"), exact_operand((48, 144), 128, "cpu", 1)
-    turned = a[0].t().contiguous().t(), a[1]
+    """Here the transposition of scale factors."""
     capture(monkeypatch)
-    with pytest.raises(CompilationError, match="transpose_8bit, which is not compiled yet"):
-        fp8_gemm_nt(turned, b, torch.zeros(32, 48, dtype=torch.bfloat16))
+    with pytest.raises(CompilationError, match="transpose_32bit, which is not compiled yet"):
+        get_mn_major_tma_aligned_tensor(torch.ones(32, 7))

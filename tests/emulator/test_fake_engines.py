@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from deep_gemm import set_num_sms
+from deep_gemm.knobs import emulator_arch
+from tests.emulator.arch import each_arch
 from tests.fake_engines import SCENARIOS, Scenario, Site
+
+__all__ = ["each_arch"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:CPU tensors")
 
@@ -24,4 +29,4 @@ def few_sms() -> Iterator[None]:
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
 def test_engine(scenario: Scenario) -> None:
-    scenario.run(SITE)
+    scenario.run(replace(SITE, arch=emulator_arch.get()))

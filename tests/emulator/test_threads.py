@@ -13,6 +13,9 @@ from deep_gemm import gemm, grouped_gemm
 from deep_gemm.call_cache import CallCache
 from deep_gemm.jit.build import forget_builds
 from tests.concurrent import check_threads, dense, masked
+from tests.emulator.arch import each_arch
+
+__all__ = ["each_arch"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:CPU tensors")
 

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.emulator.arch import each_arch
 from tests.warm_up import check_a_recorded_run
+
+__all__ = ["each_arch"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:CPU tensors")
 

@@ -14,8 +14,16 @@ from tests.grouped_operands import Operand, transposed
 
 
 @engine("TensorRT-LLM")
-def packed_scale_factors_are_refused(site: Site) -> None:
-    """Its present versions have them for SM100 alone."""
+def packed_scale_factors(site: Site) -> None:
+    """Its present versions have them for SM100 alone; SM90 refuses them."""
+    if not site.keeps_fp32:
+        pack = deep_gemm.get_mn_major_tma_aligned_packed_ue8m0_tensor
+        site.check_linear(
+            lambda a, b, out: deep_gemm.fp8_gemm_nt(
+                (a[0], pack(a[1])), b, out, disable_ue8m0_cast=False
+            )
+        )
+        return
     (x, sfa), b = site.activations, site.weight
     d = torch.empty(site.tokens, site.n, dtype=torch.bfloat16, device=site.device)
     packed = deep_gemm.get_mn_major_tma_aligned_packed_ue8m0_tensor(sfa.log2().ceil().exp2())
@@ -35,7 +43,7 @@ def batched_experts_with_row_major_scale_factors(site: Site) -> None:
     """Rows that nobody wrote are what torch.empty gave."""
     site.check_batched(
         lambda a, b, d, sizes, expected_m: deep_gemm.fp8_m_grouped_gemm_nt_masked(
-            a, b, d, sizes, expected_m, disable_ue8m0_cast=True
+            a, b, d, sizes, expected_m, disable_ue8m0_cast=site.keeps_fp32
         ),
         "row-major",
         expected_m=-(-sum(site.rows) * 2 // len(site.rows)),
@@ -80,7 +88,7 @@ def fp4_is_refused(site: Site) -> None:
             d,
             layout.grouped_layout.to(site.device),
             recipe=(1, 1, 32),
-            disable_ue8m0_cast=True,
+            disable_ue8m0_cast=site.keeps_fp32,
         )
 
 
@@ -91,7 +99,13 @@ def fp4_is_refused(site: Site) -> None:
 def every_argument_by_keyword(site: Site) -> None:
     site.check_linear(
         lambda a, b, out: deep_gemm.fp8_gemm_nt(
-            a=a, b=b, d=out, c=None, recipe=None, compiled_dims="nk", disable_ue8m0_cast=True
+            a=a,
+            b=b,
+            d=out,
+            c=None,
+            recipe=None,
+            compiled_dims="nk",
+            disable_ue8m0_cast=site.keeps_fp32,
         )
     )
     site.check_experts(
@@ -102,7 +116,7 @@ def every_argument_by_keyword(site: Site) -> None:
             grouped_layout=ids,
             recipe=None,
             compiled_dims="nk",
-            disable_ue8m0_cast=True,
+            disable_ue8m0_cast=site.keeps_fp32,
         ),
         site.by_ids(),
     )
@@ -115,7 +129,7 @@ def every_argument_by_keyword(site: Site) -> None:
             expected_m=expected_m,
             recipe=None,
             compiled_dims="nk",
-            disable_ue8m0_cast=True,
+            disable_ue8m0_cast=site.keeps_fp32,
         )
     )
 

@@ -48,6 +48,7 @@ class Site:
         n: columns of an output, a multiple of 64.
         k: a multiple of 128.
         rows: each expert's, one of them none.
+        arch: architecture of the device.
     """
 
     device: str
@@ -56,6 +57,12 @@ class Site:
     n: int
     k: int
     rows: tuple[int, ...]
+    arch: str = "90a"
+
+    @property
+    def keeps_fp32(self) -> bool:
+        """What engines pass as `disable_ue8m0_cast`: FP32 scale factors stay what they are."""
+        return self.arch == "90a"
 
     def operand(self, shape: Sequence[int], gran_mn: int = 1, seed: int = 0) -> Operand:
         make = exact_operand if self.exact else random_operand

@@ -55,7 +55,7 @@ def experts_forwards(site: Site) -> None:
             *(a, b, out, layout),
             recipe_a=(1, 128),
             recipe_b=(128, 128),
-            disable_ue8m0_cast=True,
+            disable_ue8m0_cast=site.keeps_fp32,
         ),
         site.by_ids(),
         "row-major",

@@ -16,9 +16,9 @@ from tests.grouped_operands import Operand, row_ids
 MASKED = "m_grouped_fp8_gemm_nt_masked", "fp8_m_grouped_gemm_nt_masked"
 
 
-def processed(weight: Operand) -> Operand:
-    """Weights after loading: a matrix is taken for a batch of one, and SM90's scale factors stay
-    what they are."""
+def processed(site: Site, weight: Operand) -> Operand:
+    """Weights after loading: a matrix is taken for a batch of one. SM90's scale factors stay what
+    they are; SM100's are packed."""
     data, sf = weight
     batch = (data, sf) if data.dim() == 3 else (data.unsqueeze(0), sf.unsqueeze(0))
     required = deep_gemm.transform_sf_into_required_layout(
@@ -28,10 +28,10 @@ def processed(weight: Operand) -> Operand:
         recipe=(1, 128, 128),
         num_groups=batch[0].size(0),
         is_sfa=False,
-        disable_ue8m0_cast=True,
+        disable_ue8m0_cast=site.keeps_fp32,
     )
-    assert required is batch[1]
-    return data, required.view(sf.shape)
+    assert (required is batch[1]) is site.keeps_fp32
+    return data, required if data.dim() == 3 else required.squeeze(0)
 
 
 @contextmanager
@@ -70,21 +70,24 @@ def programmatic_launch() -> Iterator[None]:
 @engine("vLLM 0.33")
 def linear_layer(site: Site) -> None:
     fp8_gemm_nt = resolve("fp8_gemm_nt")
-    for disable in (True, False):
+    for disable in {site.keeps_fp32, False}:
         with programmatic_launch():
             site.check_linear(
                 lambda a, b, out, disable=disable: fp8_gemm_nt(
-                    a, processed(b), out, disable_ue8m0_cast=disable
+                    a, processed(site, b), out, disable_ue8m0_cast=disable
                 )
             )
 
 
 @engine("vLLM 0.33")
 def weights_that_it_quantizes(site: Site) -> None:
-    b = deep_gemm.per_block_cast_to_fp8(site.normal(site.n, 1), use_ue8m0=False)
-    a = deep_gemm.per_token_cast_to_fp8(site.normal(site.tokens, 0), use_ue8m0=False)
+    use_ue8m0 = not site.keeps_fp32
+    b = deep_gemm.per_block_cast_to_fp8(site.normal(site.n, 1), use_ue8m0)
+    a = deep_gemm.per_token_cast_to_fp8(site.normal(site.tokens, 0), use_ue8m0)
     site.check_quantized(
-        lambda a, b, out: resolve("fp8_gemm_nt")(a, processed(b), out, disable_ue8m0_cast=True),
+        lambda a, b, out: resolve("fp8_gemm_nt")(
+            a, processed(site, b), out, disable_ue8m0_cast=site.keeps_fp32
+        ),
         *(a, b),
     )
 
@@ -102,10 +105,12 @@ def warm_up_of_a_linear_layer(site: Site) -> None:
         assert_bitwise_equal(out.view[m:], before[m:], "rows of the buffer behind the slice")
 
 
-def moe(a: Operand, b: Operand, out: torch.Tensor, layout: torch.Tensor, psum: bool) -> None:
+def moe(
+    site: Site, a: Operand, b: Operand, out: torch.Tensor, layout: torch.Tensor, psum: bool
+) -> None:
     resolve("m_grouped_fp8_gemm_nt_contiguous")(
         a,
-        processed(b),
+        processed(site, b),
         out,
         layout,
         disable_ue8m0_cast=False,
@@ -123,12 +128,12 @@ def experts_by_ends(site: Site) -> None:
     a = site.unpermuted(layout)
     a[1][(layout.row_groups < 0).to(a[1].device)] = 0
     for sf_layout in ("row-major", "MN-major aligned"):
-        site.check_experts(lambda *args: moe(*args, psum=True), layout, sf_layout, a)
+        site.check_experts(lambda *args: moe(site, *args, psum=True), layout, sf_layout, a)
 
 
 @engine("vLLM 0.33")
 def experts_by_ids(site: Site) -> None:
-    site.check_experts(lambda *args: moe(*args, psum=False), site.by_ids())
+    site.check_experts(lambda *args: moe(site, *args, psum=False), site.by_ids())
 
 
 @engine("vLLM 0.33")
@@ -137,7 +142,7 @@ def experts_in_a_scope_of_their_alignment(site: Site) -> None:
         with alignment_scope(sum(site.rows), len(site.rows)) as alignment:
             assert deep_gemm.get_mk_alignment_for_contiguous_layout() == alignment
             layout = site.by_ends(alignment) if psum else site.by_ids(alignment)
-            site.check_experts(lambda *args, psum=psum: moe(*args, psum=psum), layout)
+            site.check_experts(lambda *args, psum=psum: moe(site, *args, psum=psum), layout)
     assert deep_gemm.get_mk_alignment_for_contiguous_layout() == ALIGNMENT
 
 
@@ -147,7 +152,7 @@ def warm_up_of_experts(site: Site) -> None:
     layout = row_ids([(1, ALIGNMENT), (0, ALIGNMENT)], ALIGNMENT, len(site.rows))
     x, sfa = site.operand((3 * ALIGNMENT, site.k))
     a = x[: 2 * ALIGNMENT], sfa[: 2 * ALIGNMENT]
-    site.check_experts(lambda *args: moe(*args, psum=False), layout, "row-major", a)
+    site.check_experts(lambda *args: moe(site, *args, psum=False), layout, "row-major", a)
 
 
 @engine("vLLM 0.33")
@@ -161,15 +166,19 @@ def batched_experts(site: Site) -> None:
 
 @engine("vLLM 0.20")
 def linear_layer_and_experts(site: Site) -> None:
-    site.check_linear(lambda *args: resolve("fp8_gemm_nt")(*args, disable_ue8m0_cast=True))
+    site.check_linear(
+        lambda *args: resolve("fp8_gemm_nt")(*args, disable_ue8m0_cast=site.keeps_fp32)
+    )
     contiguous = resolve("m_grouped_fp8_gemm_nt_contiguous")
-    site.check_experts(lambda *args: contiguous(*args, disable_ue8m0_cast=True), site.by_ids())
+    site.check_experts(
+        lambda *args: contiguous(*args, disable_ue8m0_cast=site.keeps_fp32), site.by_ids()
+    )
 
 
 @engine("vLLM 0.14")
 def batched_experts_by_their_old_name(site: Site) -> None:
     masked = resolve("fp8_m_grouped_gemm_nt_masked")
-    site.check_batched(lambda *args: masked(*args, disable_ue8m0_cast=True))
+    site.check_batched(lambda *args: masked(*args, disable_ue8m0_cast=site.keeps_fp32))
 
 
 @engine("vLLM 0.10")
@@ -182,13 +191,13 @@ def whichever_name_there_is(site: Site) -> None:
     )
     for generation in (0, 1):
         dense, contiguous, masked = (resolve(pair[generation]) for pair in pairs)
-        for disable in (True, False):
+        for disable in {site.keeps_fp32, False}:
             site.check_linear(lambda *args: dense(*args, disable_ue8m0_cast=disable))  # noqa: B023
         site.check_experts(
-            lambda *args: contiguous(*args, disable_ue8m0_cast=True),  # noqa: B023
+            lambda *args: contiguous(*args, disable_ue8m0_cast=site.keeps_fp32),  # noqa: B023
             site.by_ids(),
         )
-        site.check_batched(lambda *args: masked(*args, disable_ue8m0_cast=True))  # noqa: B023
+        site.check_batched(lambda *args: masked(*args, disable_ue8m0_cast=site.keeps_fp32))  # noqa: B023
 
 
 @engine("vLLM 0.9")
