@@ -3,6 +3,9 @@
 // tcgen05.cp brings 32 rows of 16 bytes into four columns of TMEM, and MMA wants rows 0-31 of the
 // operand in the first column, 32-63 in the second. So the word of row r goes to place r / 32 of
 // row r % 32 in shared memory: cp.async can put it there, TMA could not.
+//
+// Each CTA of a pair loads those of its own rows of A, and all of B's: its half of the MMA needs
+// them in its own TMEM.
 #pragma once
 
 #include "common/math.cuh"
@@ -12,6 +15,7 @@
 #include "ptx/memory.cuh"
 #include "ptx/thread.cuh"
 #include "scheduler/block.cuh"
+#include "sm100/pair.cuh"
 #include "sm100/storage.cuh"
 
 namespace deep_gemm {
@@ -50,7 +54,7 @@ DG_DEVICE void sm100_load_scale_factors(Sm100Storage<kConfig>& smem, const GemmA
     typename Sm100SfPipeline<kConfig>::State started, ready;
     const auto hand_on = [&] {
         ptx::fence_proxy_async();
-        pipeline.producer_arrive(ready);
+        arrive_at_leader<kConfig>(pipeline.full_barrier(ready));
         ready.advance();
     };
     bool has_started = false;
@@ -83,6 +87,7 @@ DG_DEVICE void sm100_load_scale_factors(Sm100Storage<kConfig>& smem, const GemmA
         ptx::cp_async_wait_group<0>();
         hand_on();
     }
+    if constexpr (kConfig.shares_mmas()) pipeline.producer_tail(started);
 }
 
 }  // namespace deep_gemm

@@ -48,6 +48,14 @@ def broken_rules(config: Sm100GemmConfig) -> list[str]:
             16 <= config.block_n <= 256 and config.block_n % 16 == 0,
             f"block_n must be a multiple of 16 in 16..256, got {config.block_n}",
         ),
+        "ctas_are_a_pair": (
+            config.cluster_m in (1, 2),
+            f"cluster_m must be 1 or 2, got {config.cluster_m}",
+        ),
+        "pairs_halve_b": (
+            config.cluster_m == 1 or not config.b_is_mn_major or config.block_n % 32 == 0,
+            f"block_n of a pair must be a multiple of 32 for MN-major B, got {config.block_n}",
+        ),
         "stages_overlap": (
             MIN_STAGES <= config.num_stages <= MAX_STAGES,
             f"num_stages must be {MIN_STAGES}..{MAX_STAGES}, got {config.num_stages}",
