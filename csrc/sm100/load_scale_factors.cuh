@@ -57,9 +57,17 @@ DG_DEVICE void sm100_load_scale_factors(Sm100Storage<kConfig>& smem, const GemmA
         arrive_at_leader<kConfig>(pipeline.full_barrier(ready));
         ready.advance();
     };
-    bool has_started = false;
+    bool is_held = false;  // whether a group has been started and not handed on
+    const auto hand_on_last = [&] {
+        if (!is_held) return;
+        ptx::cp_async_wait_group<0>();
+        hand_on();
+        is_held = false;
+    };
     BlockCoordinates block;
     while (scheduler.next_block(block)) {
+        // Who waits for the group before does not make room for the blocks behind.
+        if (block.num_k_blocks == 0) hand_on_last();
         const float* sfa = args.sfa + block.a_batch * args.sfa_stride_batch +
                            block.first_k_block * args.sfa_stride_k + block.m * args.sfa_stride_m;
         const float* sfb = args.sfb + block.b_batch * args.sfb_stride_batch +
@@ -76,17 +84,14 @@ DG_DEVICE void sm100_load_scale_factors(Sm100Storage<kConfig>& smem, const GemmA
                 args.n - block.n);
             ptx::cp_async_commit_group();
             started.advance();
-            if (has_started) {
+            if (is_held) {
                 ptx::cp_async_wait_group<1>();
                 hand_on();
             }
-            has_started = true;
+            is_held = true;
         }
     }
-    if (has_started) {
-        ptx::cp_async_wait_group<0>();
-        hand_on();
-    }
+    hand_on_last();
     if constexpr (kConfig.shares_mmas()) pipeline.producer_tail(started);
 }
 
