@@ -28,14 +28,14 @@ BOTH_MN = {"a_is_mn_major": True, "b_is_mn_major": True}
 # Rows of the odd CTA that are there, in part or not at all; several blocks per pair; one and two
 # accumulators; more and fewer k blocks than stages; all majors.
 CASES = [
-    Case(pair(32, 3), 300, 72, 656, num_sms=2),
-    Case(pair(64, 2, d_bytes=4), 520, 136, 400, num_sms=4),
+    Case(pair(32, 3), 300, 40, 656),
+    Case(pair(64, 2, d_bytes=4), 400, 72, 272, num_sms=4),
     Case(pair(256, 2), 129, 264, 272),
     Case(pair(16, 8, gran_k_a=32, gran_k_b=32), 65, 40, 400),
-    Case(pair(48, 3, gran_k_b=32, d_bytes=4), 260, 104, 272, accumulates=True),
+    Case(pair(48, 3, gran_k_b=32, d_bytes=4), 260, 56, 272, accumulates=True),
     Case(pair(64, 3, a_is_mn_major=True), 208, 72, 400),
-    Case(pair(160, 2, b_is_mn_major=True), 150, 176, 272),
-    Case(pair(96, 2, gran_k_a=32, **BOTH_MN), 272, 112, 528),
+    Case(pair(160, 2, b_is_mn_major=True), 150, 176, 144),
+    Case(pair(96, 2, gran_k_a=32, **BOTH_MN), 144, 112, 272),
     Case(pair(256, 2, **BOTH_MN), 256, 256, 144),
 ]
 
@@ -49,11 +49,11 @@ def on_sm100() -> Iterator[None]:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_kind_of_kernel_is_exact_in_every_order(case: Case) -> None:
     assert not broken_rules(case.config)
-    for order in ORDERS:
+    for order in ORDERS[:3]:
         run_case(case, order)
 
 
-@pytest.mark.parametrize("k", [16, 512, 1040])
+@pytest.mark.parametrize("k", [16, 1040])
 def test_any_number_of_k_blocks(k: int) -> None:
     for order in ORDERS[:3]:
         run_case(Case(pair(32, 3), 256, 40, k), order)
@@ -62,7 +62,7 @@ def test_any_number_of_k_blocks(k: int) -> None:
 @pytest.mark.parametrize("name", M_GROUPED)
 def test_m_grouped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pair never has two groups: one of its CTAs is idle where they meet, or where one ends."""
-    for timing in Timing:
+    for timing in (Timing.LATE, Timing.RANDOM):
         monkeypatch.setenv("DG_EMULATOR_TIMING", timing.value)
         with paired():
             M_GROUPED[name]()
@@ -77,7 +77,7 @@ K_CASES = [
 
 @pytest.mark.parametrize("case", K_CASES, ids=str)
 def test_k_grouped(case: KCase, monkeypatch: pytest.MonkeyPatch) -> None:
-    for timing in Timing:
+    for timing in (Timing.EARLY, Timing.RANDOM):
         monkeypatch.setenv("DG_EMULATOR_TIMING", timing.value)
         with paired():
             run_k_case(case, "cpu")
