@@ -47,6 +47,11 @@ class Sm100GemmConfig:
         return MMA_M
 
     @property
+    def group_m(self) -> int:
+        """Rows of D that are computed together and so belong to one group."""
+        return self.block_m * self.cluster_m
+
+    @property
     def cluster_n(self) -> int:
         """CTAs of a cluster along N."""
         return 1
