@@ -89,7 +89,8 @@ struct GroupRowsScheduler {
 
     // Rows of clusters that share B, of a group with so many tiles below each other.
     static DG_DEVICE uint32_t sharing_rows(uint32_t tiles) {
-        return (tiles + (kConfig.shares_mmas() ? kConfig.cluster_m - 1 : 0)) / kConfig.cluster_m;
+        return kConfig.shares_mmas() ? ceil_div<uint32_t>(tiles, kConfig.cluster_m)
+                                     : tiles / kConfig.cluster_m;
     }
 
     // Blocks, each of a whole cluster, of a group with so many rows.

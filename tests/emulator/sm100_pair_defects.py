@@ -223,8 +223,8 @@ PAIR_DEFECTS = [
     PairDefect(
         "the last block of a group's odd number is left out",
         GROUP_ROWS,
-        "(tiles + (kConfig.shares_mmas() ? kConfig.cluster_m - 1 : 0)) / kConfig.cluster_m",
-        "tiles / kConfig.cluster_m",
+        "return kConfig.shares_mmas() ? ceil_div<uint32_t>(tiles, kConfig.cluster_m)",
+        "return false ? 0u",
         WRONG,
         odd_number_of_blocks,
     ),
