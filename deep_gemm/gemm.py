@@ -7,7 +7,7 @@ from math import gcd
 import torch
 from torch.compiler import is_dynamo_compiling
 
-from deep_gemm import knobs, sm100_calls
+from deep_gemm import knobs
 from deep_gemm.call_cache import CallCache
 from deep_gemm.calls import (
     Operand,
@@ -306,6 +306,8 @@ def _check(
     if c is not None and m and n:
         check_c(c, d, "[m, n]")
     if is_sm100(arch):
+        from deep_gemm import sm100_calls
+
         return sm100_calls.check_dense(tensors, arch, recipes, settings, head_splits)
     recipe = resolve_recipe(*recipes)
     if head_splits != NO_HEADS and recipe != RECIPE_1D2D:
@@ -341,6 +343,8 @@ def _prepare(
     if problem.k == 0:
         return PlannedCall(copies_c=copies_c, clears_d=c is None)
     if problem.is_sm100:
+        from deep_gemm import sm100_calls
+
         return sm100_calls.prepare_dense(tensors, problem, (c is not None, copies_c), head_splits)
     transforms = needed(
         operand_transform("a[0]", x),

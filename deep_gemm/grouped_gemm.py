@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.compiler import is_dynamo_compiling
 
-from deep_gemm import knobs, sm100_calls
+from deep_gemm import knobs
 from deep_gemm.call_cache import CallCache
 from deep_gemm.calls import (
     Operand,
@@ -331,6 +331,8 @@ def _check(tensors: Tensors, kind: Kind, settings: Settings) -> GemmProblem:
         gpu=gpu_name_of(device),
     )
     if problem.is_sm100:
+        from deep_gemm import sm100_calls
+
         return sm100_calls.check_m_grouped(tensors, problem, kind.recipes, kind.is_masked)
     recipe = resolve_recipe(*kind.recipes)
     if recipe != RECIPE_1D2D:
@@ -359,6 +361,8 @@ def _prepare(tensors: Tensors, problem: GemmProblem, kind: Kind) -> PlannedCall:
     if problem.m == 0:
         return PlannedCall()
     if problem.is_sm100:
+        from deep_gemm import sm100_calls
+
         return sm100_calls.prepare_m_grouped(tensors, problem, kind)
     first = operand_transform("a[0]", tensors[0]), operand_transform("b[0]", tensors[1])
     transforms = needed(*first, *[as_it_is] * (8 - len(first)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch.compiler import is_dynamo_compiling
 
 from deep_gemm.call_cache import CallCache
 from deep_gemm.checks import check_is_tensor, check_operand, check_positive, refuse
@@ -29,10 +30,14 @@ from deep_gemm.mqa_checks import (
 from deep_gemm.runtime.device import arch_of
 from deep_gemm.runtime.launch import Plan
 from deep_gemm.settings import current
+from deep_gemm.tracing import has_no_memory
 from deep_gemm.utils.math import align
 
 Queries = torch.Tensor | tuple[torch.Tensor, None]
 """FP8 queries: a tensor, or a pair with None in the place of scale factors."""
+
+Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+"""What a call reads: the tensors of `MatrixLogits` or of `PagedLogits`, but the logits."""
 
 _plans: CallCache[Plan] = CallCache()
 
@@ -86,13 +91,35 @@ def fp8_mqa_logits(
     width, cleans = _columns(clean_logits, max_seqlen_k, schedule_meta)
     dtype = check_logits_dtype(logits_dtype)
     inputs = (data, keys, key_sf, weights, cu_seq_len_k_start, cu_seq_len_k_end)
+    if is_dynamo_compiling() or has_no_memory(data):
+        recorded: torch.Tensor = torch.ops.deep_gemm.mqa_logits(*inputs, width, cleans, dtype)
+        return recorded
+    return run_matrix_logits(inputs, width, cleans, dtype)
+
+
+fp8_fp4_mqa_logits = fp8_mqa_logits
+"""The name that also takes FP4 operands, on SM100."""
+
+
+def run_matrix_logits(
+    inputs: Inputs, width: int | None, cleans: bool, dtype: torch.dtype
+) -> torch.Tensor:
+    """What `fp8_mqa_logits` does once its arguments are in one form.
+
+    Args:
+        inputs: q, keys, their scale factors, weights, first keys, ends.
+        width: columns of compressed logits.
+        cleans: write -inf where a token sees no key.
+        dtype: of the logits.
+    """
+    data, keys = inputs[:2]
     settings = current()
     key = (*map(_kind, inputs), width, cleans, dtype, settings, arch_of(data.device))
     plan = _plans.get(key)
     if plan is None:
         check_matrix_call(MatrixLogits(*inputs, data))
     num_keys = keys.shape[0]
-    logits = _new_logits(data.shape[0], num_keys if width is None else width, dtype, data.device)
+    logits = new_logits(data.shape[0], num_keys if width is None else width, dtype, data.device)
     tensors = MatrixLogits(*inputs, logits)
     if logits.numel() == 0:
         return logits
@@ -103,10 +130,6 @@ def fp8_mqa_logits(
         plan = _plans.remember(key, tensors.plan(width is not None, cleans, settings))
     plan.launch(*tensors.addresses())
     return logits
-
-
-fp8_fp4_mqa_logits = fp8_mqa_logits
-"""The name that also takes FP4 operands, on SM100."""
 
 
 def get_paged_mqa_logits_metadata(
@@ -136,6 +159,10 @@ def get_paged_mqa_logits_metadata(
     check_page_keys(block_kv)
     check_positive("num_sms", num_sms)
     check_no_indices(indices)
+    if is_dynamo_compiling() or has_no_memory(context_lens):
+        operator = torch.ops.deep_gemm.get_paged_mqa_logits_metadata
+        recorded: torch.Tensor = operator(context_lens, block_kv, num_sms)
+        return recorded
     shape = (num_sms + 1, 2)
     if context_lens.numel() == 0:
         return torch.zeros(shape, dtype=torch.int32, device=context_lens.device)
@@ -197,12 +224,32 @@ def fp8_paged_mqa_logits(
     width, cleans = check_count("max_context_len", max_context_len), bool(clean_logits)
     dtype = torch.float32 if logits_dtype is None else check_logits_dtype(logits_dtype)
     inputs = (data, kv_cache, weights, context_lens, block_table, schedule_meta)
+    if is_dynamo_compiling() or has_no_memory(data):
+        recorded: torch.Tensor = torch.ops.deep_gemm.paged_mqa_logits(*inputs, width, cleans, dtype)
+        return recorded
+    return run_paged_logits(inputs, width, cleans, dtype)
+
+
+fp8_fp4_paged_mqa_logits = fp8_paged_mqa_logits
+"""The name that also takes FP4 operands, on SM100."""
+
+
+def run_paged_logits(inputs: Inputs, width: int, cleans: bool, dtype: torch.dtype) -> torch.Tensor:
+    """What `fp8_paged_mqa_logits` does once its arguments are in one form.
+
+    Args:
+        inputs: q, cache, weights, lengths, table, schedule.
+        width: columns of the logits.
+        cleans: write -inf from a row's length on.
+        dtype: of the logits.
+    """
+    data = inputs[0]
     settings = current()
     key = (*map(_kind, inputs), width, cleans, dtype, settings, arch_of(data.device))
     plan = _plans.get(key)
     if plan is None:
         check_paged_call(PagedLogits(*inputs, data))
-    logits = _new_logits(data.shape[0] * data.shape[1], width, dtype, data.device)
+    logits = new_logits(data.shape[0] * data.shape[1], width, dtype, data.device)
     tensors = PagedLogits(*inputs, logits)
     if logits.numel() == 0:
         return logits
@@ -211,10 +258,6 @@ def fp8_paged_mqa_logits(
         plan = _plans.remember(key, tensors.plan(cleans, settings))
     plan.launch(*tensors.addresses())
     return logits
-
-
-fp8_fp4_paged_mqa_logits = fp8_paged_mqa_logits
-"""The name that also takes FP4 operands, on SM100."""
 
 
 def _columns(
@@ -239,7 +282,7 @@ def _check_no_schedule(schedule_meta: object) -> None:
         refuse("schedule_meta", rule, type(schedule_meta).__name__)
 
 
-def _new_logits(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+def new_logits(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """[rows, columns] of a wider buffer, on which other libraries' kernels for top-k rely."""
     step = align(columns + 256, ROW_BYTES // dtype.itemsize)
     return torch.empty((rows, step), dtype=dtype, device=device)[:, :columns]

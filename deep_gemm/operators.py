@@ -5,9 +5,12 @@ one of these instead; outside of it they do not come by here, because the dispat
 microseconds. An operator runs the same function, later.
 
 Schemas are flat: an operand is two tensors. What is written is marked, so that a compiler knows the
-order of things, and outputs are always given: only casts with classic names return new tensors.
-Inductor may lay intermediate tensors out anew, which the tag forbids it for ours.
+order of things. Outputs are given, but for casts with classic names and MQA logits, which return
+new tensors. Inductor may lay intermediate tensors out anew, which the tag forbids it for ours.
 docs/torch_compile.md has the whole story.
+
+The schemas are there from `import deep_gemm` on, as a saved program needs them; what they run is
+imported when it is run.
 """
 
 from __future__ import annotations
@@ -17,12 +20,6 @@ from typing import Any
 
 import torch
 
-from deep_gemm import quantize
-from deep_gemm.casting import Scaling, Selection, cast_blocks, cast_per_token
-from deep_gemm.gemm import run_gemm
-from deep_gemm.grouped_gemm import run_m_grouped
-from deep_gemm.k_grouped_gemm import run_k_grouped
-from deep_gemm.kernels.arguments import GroupedLayout
 from deep_gemm.utils.math import ceil_div
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -88,6 +85,8 @@ def _fp8_gemm_nt(
     recipe_b: Ints,
     head_splits: Sequence[int],
 ) -> None:
+    from deep_gemm.gemm import run_gemm
+
     left, mid, right = head_splits
     recipes = _tuple(recipe), _tuple(recipe_a), _tuple(recipe_b)
     run_gemm((a, sfa), (b, sfb), d, d if accumulates else c, recipes, (left, mid, right))
@@ -111,6 +110,9 @@ def _m_grouped_fp8_gemm_nt(
     recipe_a: Ints,
     recipe_b: Ints,
 ) -> None:
+    from deep_gemm.grouped_gemm import run_m_grouped
+    from deep_gemm.kernels.arguments import GroupedLayout
+
     recipes = _tuple(recipe), _tuple(recipe_a), _tuple(recipe_b)
     options = GroupedLayout(layout_kind), clears_padding, expected_m, recipes
     run_m_grouped((a, sfa), (b, sfb), d, layout, options)
@@ -134,6 +136,8 @@ def _k_grouped_fp8_gemm(
     is_tn: bool,
     has_ends: bool,
 ) -> None:
+    from deep_gemm.k_grouped_gemm import run_k_grouped
+
     options = (_tuple(recipe), None, None), is_tn, has_ends
     run_k_grouped((a, sfa), (b, sfb), d, ks, ks_cpu, d if accumulates else c, *options)
 
@@ -157,6 +161,8 @@ def _quantize_per_token(
     use_psum_layout: bool,
     clamp: float | None,
 ) -> None:
+    from deep_gemm.casting import Scaling, Selection, cast_per_token
+
     scaling = Scaling(use_ue8m0, use_packed_ue8m0, gran_k, mn_major)
     selection = Selection(masked_m, grouped_layout, use_psum_layout)
     cast_per_token(x, scaling, selection, up, clamp, (data, sf))
@@ -173,6 +179,8 @@ def _quantize_blocks(
     per_channel: bool,
     mn_major: bool,
 ) -> None:
+    from deep_gemm.casting import cast_blocks
+
     cast_blocks(x, use_ue8m0, per_channel, mn_major, (data, sf))
 
 
@@ -204,18 +212,77 @@ def _fake_per_custom_dims(x: torch.Tensor, dims: Sequence[int], use_ue8m0: bool)
     return data, x.new_empty(sizes, dtype=torch.float32)
 
 
-PAIR = "-> (Tensor, Tensor)"
-_operator(
-    f"per_token_cast_to_fp8(Tensor x, bool use_ue8m0, int gran_k, bool use_packed_ue8m0) {PAIR}",
-    _fake_per_token,
-)(quantize.per_token_cast_to_fp8)
-_operator(
-    f"per_channel_cast_to_fp8(Tensor x, bool use_ue8m0, int gran_k) {PAIR}", _fake_per_channel
-)(quantize.per_channel_cast_to_fp8)
-_operator(f"per_block_cast_to_fp8(Tensor x, bool use_ue8m0, int gran_k) {PAIR}", _fake_per_block)(
-    quantize.per_block_cast_to_fp8
+def _cast(name: str) -> Function:
+    """A cast with a classic name, which returns new tensors."""
+
+    def cast(*arguments: object) -> Pair:
+        from deep_gemm import quantize
+
+        pair: Pair = getattr(quantize, name)(*arguments)
+        return pair
+
+    return cast
+
+
+for _name, _parameters, _fake in (
+    ("per_token_cast_to_fp8", "bool use_ue8m0, int gran_k, bool use_packed_ue8m0", _fake_per_token),
+    ("per_channel_cast_to_fp8", "bool use_ue8m0, int gran_k", _fake_per_channel),
+    ("per_block_cast_to_fp8", "bool use_ue8m0, int gran_k", _fake_per_block),
+    ("per_custom_dims_cast_to_fp8", "int[] dims, bool use_ue8m0", _fake_per_custom_dims),
+):
+    _operator(f"{_name}(Tensor x, {_parameters}) -> (Tensor, Tensor)", _fake)(_cast(_name))
+
+
+LOGITS = "bool cleans, ScalarType dtype) -> Tensor"
+
+
+def _fake_mqa_logits(q: torch.Tensor, keys: torch.Tensor, *others: Any) -> torch.Tensor:
+    from deep_gemm.mqa_logits import new_logits
+
+    *_, width, _, dtype = others
+    return new_logits(q.shape[0], keys.shape[0] if width is None else width, dtype, q.device)
+
+
+@_operator(
+    "mqa_logits(Tensor q, Tensor keys, Tensor key_sf, Tensor weights, Tensor key_starts, "
+    f"Tensor key_ends, SymInt? width, {LOGITS}",
+    _fake_mqa_logits,
 )
-_operator(
-    f"per_custom_dims_cast_to_fp8(Tensor x, int[] dims, bool use_ue8m0) {PAIR}",
-    _fake_per_custom_dims,
-)(quantize.per_custom_dims_cast_to_fp8)
+def _mqa_logits(*arguments: Any) -> torch.Tensor:
+    from deep_gemm.mqa_logits import run_matrix_logits
+
+    *inputs, width, cleans, dtype = arguments
+    return run_matrix_logits(tuple(inputs), width, cleans, dtype)
+
+
+def _fake_paged_mqa_logits(q: torch.Tensor, *others: Any) -> torch.Tensor:
+    from deep_gemm.mqa_logits import new_logits
+
+    *_, width, _, dtype = others
+    return new_logits(q.shape[0] * q.shape[1], width, dtype, q.device)
+
+
+@_operator(
+    "paged_mqa_logits(Tensor q, Tensor kv_cache, Tensor weights, Tensor context_lens, "
+    f"Tensor block_table, Tensor schedule_meta, SymInt width, {LOGITS}",
+    _fake_paged_mqa_logits,
+)
+def _paged_mqa_logits(*arguments: Any) -> torch.Tensor:
+    from deep_gemm.mqa_logits import run_paged_logits
+
+    *inputs, width, cleans, dtype = arguments
+    return run_paged_logits(tuple(inputs), width, cleans, dtype)
+
+
+def _fake_metadata(context_lens: torch.Tensor, block_kv: int, num_sms: int) -> torch.Tensor:
+    return context_lens.new_empty((num_sms + 1, 2))
+
+
+@_operator(
+    "get_paged_mqa_logits_metadata(Tensor context_lens, int block_kv, int num_sms) -> Tensor",
+    _fake_metadata,
+)
+def _metadata(context_lens: torch.Tensor, block_kv: int, num_sms: int) -> torch.Tensor:
+    from deep_gemm.mqa_logits import get_paged_mqa_logits_metadata
+
+    return get_paged_mqa_logits_metadata(context_lens, block_kv, num_sms)

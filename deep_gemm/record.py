@@ -8,7 +8,6 @@ import warnings
 
 from deep_gemm import knobs
 from deep_gemm.config.problem import GemmProblem
-from deep_gemm.config.problem_file import line_of
 
 
 class _Recorded:
@@ -32,6 +31,8 @@ def record(problem: GemmProblem) -> None:
     path = knobs.jit_record.get()
     if path is None:
         return
+    from deep_gemm.config.problem_file import line_of
+
     with _recorded.lock:
         if problem in _recorded.problems:
             return

@@ -19,7 +19,6 @@ from deep_gemm import (
     fp8_gemm_tt,
     gemm,
     m_grouped_fp8_gemm_nn_contiguous,
-    operators,
 )
 from deep_gemm.testing import assert_bitwise_equal
 from deep_gemm.utils.math import align
@@ -35,6 +34,7 @@ from tests.grouped_calls import (
     run_masked,
 )
 from tests.grouped_operands import Operand, exact_operand, flat_operand, row_ends, row_ids
+from tests.mqa import BF16, Pages, Shape, paged_cache
 
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 """Compiles a function."""
@@ -146,15 +146,52 @@ def check_casts(wrap: Wrap, device: str) -> None:
         return [function(*each) for function, each in zip(functions, inputs, strict=True)]
 
     for mine, wanted in zip(wrap(every)(inputs), every(inputs), strict=True):
-        for tensor, like in zip(mine, wanted, strict=True):
-            assert (tensor.dtype, tensor.shape) == (like.dtype, like.shape)
-            assert tensor.stride() == like.stride()
-            assert_bitwise_equal(tensor, like)
+        check_same(mine, wanted)
     outputs = deep_gemm.quantize_per_token(x.zero_().add_(1), masked_m=rows)
     out = tuple(torch.zeros_like(tensor) for tensor in outputs)
     wrap(lambda t, n, *o: deep_gemm.quantize_per_token(t, masked_m=n, out=o))(x, rows, *out)
     assert_bitwise_equal(out[0][0, :7], outputs[0][0, :7])
     assert not out[0][0, 7:].view(torch.uint8).any(), "rows from masked_m on"
+
+
+def check_mqa_calls(wrap: Wrap, device: str) -> None:
+    """Logits of keys in one matrix and in pages, with the metadata: values, strides and dtypes."""
+    shape = Shape(8, 32)
+    q, weights = shape.queries(6, device, 0)
+    kv = shape.keys(150, device, 0)
+    starts = torch.arange(6, dtype=torch.int32, device=device)
+    ends = starts * 20 + 30
+
+    def of_matrix(*tensors: torch.Tensor) -> list[torch.Tensor]:
+        queries, keys, key_sf, *others = tensors
+        operands = queries, (keys, key_sf), *others
+        return [
+            deep_gemm.fp8_mqa_logits(*operands),
+            deep_gemm.fp8_mqa_logits(*operands, True, 130, BF16),
+        ]
+
+    inputs = q, *kv, weights, starts, ends
+    check_same(wrap(of_matrix)(*inputs), of_matrix(*inputs))
+
+    pages = Pages(((3, 40), (100, 140), (0, 1)), 64, 160)
+    _, cache, table = paged_cache(shape, pages, device, 0)
+
+    def of_pages(*tensors: torch.Tensor) -> list[torch.Tensor]:
+        queries, cache, weights, lens, table = tensors
+        schedule = deep_gemm.get_paged_mqa_logits_metadata(lens, 64, 3)
+        paged = queries, cache, weights, lens, table, schedule, 160, True
+        return [schedule, deep_gemm.fp8_paged_mqa_logits(*paged)]
+
+    inputs = q.unflatten(0, (3, 2)), cache, weights, pages.context_lens(device), table
+    check_same(wrap(of_pages)(*inputs), of_pages(*inputs))
+
+
+def check_same(mine: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> None:
+    """Tensors of the same dtype, sizes, strides and bits."""
+    for tensor, like in zip(mine, wanted, strict=True):
+        assert (tensor.dtype, tensor.shape) == (like.dtype, like.shape)
+        assert tensor.stride() == like.stride()
+        assert_bitwise_equal(tensor, like)
 
 
 class Layer(torch.nn.Module):
@@ -183,18 +220,19 @@ class Layer(torch.nn.Module):
 def check_layer(wrap: Wrap, device: str, gran_n: int, m: int = 22) -> None:
     """A compiled module, with scale factors whose strides Inductor would like to be others, but
     which the operator gets as they were traced."""
-    seen = []
+    seen, original = [], gemm.run_gemm
 
     def run_gemm(x: Operand, *others: Any) -> None:
-        seen.append(x[1].stride())
-        gemm.run_gemm(x, *others)
+        if not torch.compiler.is_dynamo_compiling():
+            seen.append(x[1].stride())
+        original(x, *others)
 
     a, b = exact_operand((m, 400), 1, device), exact_operand((48, 400), gran_n, device, 1)
     # Inductor's cache would give back code that was made for an operator with other tags.
     with (
         torch.no_grad(),
         torch._inductor.config.patch(force_disable_caches=True),
-        mock.patch.object(operators, "run_gemm", run_gemm),
+        mock.patch.object(gemm, "run_gemm", run_gemm),
     ):
         result = wrap(Layer(b, gran_n))(*a)
     assert seen == [(1, align(m, 4))] or not hasattr(torch.Tag, "needs_exact_strides")

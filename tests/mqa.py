@@ -142,7 +142,7 @@ def check_matrix(
     kv = shape.keys(num_keys, device, seed)
     starts, ends = (column.int().contiguous().to(device) for column in ranges.unbind(1))
     guards = Guards()
-    with mock.patch.object(mqa_logits, "_new_logits", guards.new_logits):
+    with mock.patch.object(mqa_logits, "new_logits", guards.new_logits):
         out = deep_gemm.fp8_mqa_logits(
             q, kv, weights, starts, ends, cleans, width, logits_dtype=shape.dtype
         )
@@ -214,7 +214,7 @@ def check_pages(
     lens = pages.context_lens(device)
     schedule = deep_gemm.get_paged_mqa_logits_metadata(lens, pages.page_keys, num_sms)
     guards = Guards()
-    with mock.patch.object(mqa_logits, "_new_logits", guards.new_logits):
+    with mock.patch.object(mqa_logits, "new_logits", guards.new_logits):
         out = deep_gemm.fp8_paged_mqa_logits(
             q.unflatten(0, (-1, next_n)),
             cache,

@@ -144,18 +144,19 @@ class GemmConfig:
         return self.num_slabs // self.num_store_rounds
 
     @property
-    def num_sf_groups(self) -> int:
-        """Slots of the scale-factor ring, of SF_GROUP k blocks each."""
-        return -(-self.num_stages // SF_GROUP) + 1
-
-    @property
     def smem_bytes(self) -> int:
         """Dynamic shared memory of the kernel: `sizeof(SharedStorage)`."""
+        return self.smem_bytes_with(self.num_stages, self.num_store_rounds)
+
+    def smem_bytes_with(self, num_stages: int, num_store_rounds: int) -> int:
+        """What `smem_bytes` were with other stages and rounds."""
         barriers = 16
         stage = (self.mma_rows + self.block_n) * BLOCK_K + barriers
         sf_group = 4 * SF_GROUP * (self.mma_rows + self.sfb_rows)
-        d = self.d_bytes * self.mma_rows * self.d_columns // self.num_store_rounds
-        total = self.num_stages * stage + self.num_sf_groups * (sf_group + barriers) + d
+        d = self.d_bytes * self.mma_rows * self.d_columns // num_store_rounds
+        # Slots of the scale-factor ring, of SF_GROUP k blocks each.
+        num_sf_groups = -(-num_stages // SF_GROUP) + 1
+        total = num_stages * stage + num_sf_groups * (sf_group + barriers) + d
         total += self.num_math_warpgroups * barriers
         if self.grouping is not Grouping.DENSE:
             total += BLOCK_SLOTS * (BLOCK_SLOT_BYTES + barriers)

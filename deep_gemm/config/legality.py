@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import replace
 
 from deep_gemm.config.gemm_config import GRAN_N, MMA_M, GemmConfig, Grouping
 
@@ -124,12 +122,13 @@ def broken_rules(config: GemmConfig) -> list[str]:
     return []
 
 
-@functools.cache
-def max_stages(shape: GemmConfig) -> int:
-    """Stages that fit into shared memory for a configuration, whatever number of them it has."""
+def max_stages(shape: GemmConfig, num_store_rounds: int | None = None) -> int:
+    """Stages that fit into shared memory for a configuration, whatever number of them it has, with
+    its own rounds or other ones."""
+    rounds = num_store_rounds or shape.num_store_rounds
 
     def smem_bytes(num_stages: int) -> int:
-        return replace(shape, num_stages=num_stages).smem_bytes
+        return shape.smem_bytes_with(num_stages, rounds)
 
     # By halves: one by one was most of the time that a process took to choose its first kernel.
     return 1 + bisect_right(range(2, MAX_STAGES + 1), SMEM_CAPACITY, key=smem_bytes)

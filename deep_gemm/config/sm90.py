@@ -55,7 +55,7 @@ def stages_and_rounds(shape: GemmConfig) -> tuple[tuple[int, int], ...]:
     for rounds in range(1, most_rounds + 1):
         if shape.num_slabs % rounds:
             continue
-        stages = max_stages(replace(shape, num_store_rounds=rounds))
+        stages = max_stages(shape, rounds)
         fewer = pairs[-1][0] if pairs else MIN_STAGES - 1
         if stages > fewer:
             pairs.append((stages, rounds))

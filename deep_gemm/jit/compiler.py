@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import tempfile
 import warnings
 from abc import ABC, abstractmethod
@@ -26,12 +25,14 @@ configurations); the time of a compile grows by 0 to 0.03 s of 0.5 s; a cubin of
 the difference in debug sections.
 """
 
+# Texts, as few processes compile a kernel: a compiled pattern costs the others 0.3 ms.
+
 # ptxas files the losses that matter most (wgmma serialised, setmaxnreg ignored) under "info".
-_SLOW = re.compile(r"Potential Performance Loss|ptxas warning")
-_NOTABLE = re.compile(r"warning|\(C\d+\)")
-_SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
-_USED = re.compile(r"Used (\d+) registers(?:.*?, (\d+) bytes smem)?")
-_RELEASE = re.compile(r"^// Cuda compilation tools, release .*, V([\d.]+)$", re.MULTILINE)
+_SLOW = r"Potential Performance Loss|ptxas warning"
+_NOTABLE = r"warning|\(C\d+\)"
+_SPILLS = r"(\d+) bytes spill stores, (\d+) bytes spill loads"
+_USED = r"Used (\d+) registers(?:.*?, (\d+) bytes smem)?"
+_RELEASE = r"(?m)^// Cuda compilation tools, release .*, V([\d.]+)$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +88,10 @@ class PtxasReport:
         """The report on `entry`, or None if the log has none."""
         _, _, rest = log.partition(f"Compiling entry function '{entry}'")
         section, _, _ = rest.partition("Compiling entry function")
-        used = _USED.search(section)
+        used = re.search(_USED, section)
         if used is None:
             return None
-        spills = sum(int(stores) + int(loads) for stores, loads in _SPILLS.findall(section))
+        spills = sum(int(stores) + int(loads) for stores, loads in re.findall(_SPILLS, section))
         return cls(int(used[1]), spills, int(used[2] or 0))
 
 
@@ -118,6 +119,8 @@ class Compiler(ABC):
 
     def command(self, source: KernelSource) -> str:
         """The compile of `source` in words: the compiler, its options and the file."""
+        import shlex
+
         options = shlex.join(self.options(source.arch))
         return f"{self.name} {self.version}: {options} {source.name}.cu"
 
@@ -142,12 +145,12 @@ class Compiler(ABC):
             raise self._error(source, result.failure, result.log)
         if report is None:
             raise self._error(source, f"made no kernel {source.entry!r}", result.log)
-        if _SLOW.search(result.log):
+        if re.search(_SLOW, result.log):
             raise self._error(source, "ptxas made slow code", result.log)
-        if _NOTABLE.search(result.log):
+        if re.search(_NOTABLE, result.log):
             text = f"{self.name} on kernel {source.name}:\n{result.log}"
             warnings.warn(text, RuntimeWarning, stacklevel=2)
-        release = _RELEASE.search(result.ptx)
+        release = re.search(_RELEASE, result.ptx)
         return CompiledKernel(
             name=source.name,
             entry=source.entry,

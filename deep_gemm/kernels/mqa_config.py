@@ -141,7 +141,7 @@ def generate_mqa_logits(config: MqaConfig, arch: str) -> KernelSource:
     text = f"""\
 #include "kernels/sm90_mqa_logits.cuh"
 
-{wgmma_specialisation(config.columns // 2)}
+{wgmma_specialisation(config.columns // 2, config.head_dim)}
 constexpr deep_gemm::MqaConfig kConfig{config.initialiser()};
 
 static_assert(sizeof(deep_gemm::MqaStorage<kConfig>) == {config.smem_bytes});

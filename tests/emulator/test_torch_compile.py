@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import deep_gemm
 from deep_gemm import fp8_gemm_nt, per_token_cast_to_fp8, quantize_per_token
 from tests.compiled import (
     Compiled,
@@ -17,12 +20,14 @@ from tests.compiled import (
     check_grouped_calls,
     check_k_grouped_calls,
     check_layer,
+    check_mqa_calls,
     check_orders,
     check_refusal_at_run_time,
     check_rewritten_strides,
     check_sizes_are_dynamic,
 )
 from tests.grouped_operands import exact_operand
+from tests.mqa import FP32, Shape
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:CPU tensors"),
@@ -33,12 +38,33 @@ needs_cxx = pytest.mark.skipif(
     not any(map(shutil.which, ("c++", "g++", "clang++"))),
     reason="Inductor needs a C++ compiler",
 )
-CHECKS = [check_dense_calls, check_orders, check_grouped_calls, check_k_grouped_calls]
+CHECKS = [
+    *(check_dense_calls, check_orders, check_grouped_calls, check_k_grouped_calls),
+    check_mqa_calls,
+]
 
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_gemms_compile_whole(check: Any) -> None:
     check(Compiled("aot_eager"), "cpu")
+
+
+FIRST_USE = """
+import torch
+import deep_gemm
+a = torch.ones(16, 128).to(torch.float8_e4m3fn), torch.ones(16, 1)
+b = torch.ones(16, 128).to(torch.float8_e4m3fn), torch.ones(1, 1)
+d = torch.zeros(16, 16, dtype=torch.bfloat16)
+torch.compile(lambda: deep_gemm.fp8_gemm_nt(a, b, d), backend="eager", fullgraph=True)()
+print(d.unique().tolist())
+"""
+
+
+def test_a_name_whose_first_use_is_traced() -> None:
+    """It is imported while Dynamo looks on."""
+    run = [sys.executable, "-W", "ignore", "-c", FIRST_USE]
+    result = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, "[128.0]\n"), result.stderr
 
 
 def test_a_graph_that_is_only_traced() -> None:
@@ -90,7 +116,9 @@ def test_eager_calls_are_no_operators() -> None:
 
     a, b = exact_operand((20, 144), 1, "cpu"), exact_operand((48, 144), 128, "cpu")
     d = torch.empty(20, 48, dtype=torch.bfloat16)
+    lens = torch.tensor([3], dtype=torch.int32)
     with Recorded():
+        deep_gemm.get_paged_mqa_logits_metadata(lens, 64, 3)
         for _ in range(2):
             fp8_gemm_nt(a, b, d)
         quantize_per_token(torch.ones(4, 128))
@@ -123,3 +151,7 @@ def test_operators_keep_their_schemas() -> None:
     x = torch.randn(20, 256, dtype=torch.bfloat16)
     cast = torch.ops.deep_gemm.per_token_cast_to_fp8.default
     torch.library.opcheck(cast, (x, True, 32, True), test_utils=tests)
+    shape, bounds = Shape(8, 32), torch.tensor([4, 9], dtype=torch.int32)
+    q, weights = shape.queries(2, "cpu", 0)
+    arguments = (q, *shape.keys(20, "cpu", 0), weights, bounds, bounds + 5, None, True, FP32)
+    torch.library.opcheck(torch.ops.deep_gemm.mqa_logits.default, arguments, test_utils=tests)

@@ -17,6 +17,7 @@ from tests.compiled import (
     check_grouped_calls,
     check_k_grouped_calls,
     check_layer,
+    check_mqa_calls,
     check_orders,
     check_refusal_at_run_time,
     check_rewritten_strides,
@@ -26,7 +27,7 @@ from tests.grouped_operands import exact_operand
 
 CHECKS = [
     *(check_dense_calls, check_orders, check_grouped_calls, check_k_grouped_calls),
-    *(check_casts, check_sizes_are_dynamic, check_refusal_at_run_time),
+    *(check_mqa_calls, check_casts, check_sizes_are_dynamic, check_refusal_at_run_time),
 ]
 
 

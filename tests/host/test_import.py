@@ -50,6 +50,21 @@ def test_import_loads_neither_driver_nor_compiler() -> None:
     assert run(NEWLY_MAPPED) == (0, "", "")
 
 
+def test_a_name_brings_its_module_and_no_others() -> None:
+    code = """
+import sys
+import torch
+import deep_gemm
+def ours():
+    return {name.removeprefix("deep_gemm.") for name in sys.modules if name.startswith("deep_gemm")}
+print(*sorted(ours() & {"gemm", "quantize", "mqa_logits", "jit.build", "config.select"}))
+torch.ops.deep_gemm.fp8_gemm_nt
+deep_gemm.fp8_gemm_nt
+print(*sorted(ours() & {"gemm", "quantize", "mqa_logits", "warm_up", "testing", "emulator"}))
+"""
+    assert run(code) == (0, "\ngemm\n", "")
+
+
 def test_no_module_relies_on_assert() -> None:
     asserts = [
         f"{path.relative_to(PACKAGE.parent)}:{node.lineno}"

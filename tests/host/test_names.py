@@ -3,6 +3,7 @@ are one object, submodules are there, and what cannot run is absent."""
 
 from __future__ import annotations
 
+import ast
 import inspect
 import subprocess
 import sys
@@ -177,6 +178,28 @@ def test_every_public_name_is_there_and_documented(name: str) -> None:
         assert inspect.getdoc(found)
     if callable(found) and not inspect.isclass(found):
         assert inspect.isfunction(found), "engines read signatures, which builtins do not have"
+
+
+def test_type_checkers_see_the_same_names_from_the_same_modules() -> None:
+    stub = Path(deep_gemm.__file__).with_suffix(".pyi")
+    places = {
+        f"{node.module}.{name.asname}"
+        for node in ast.parse(stub.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ImportFrom) and node.module != "__future__"
+        for name in node.names
+        if name.name == name.asname
+    }
+    packages = {f"deep_gemm.{name}" for name in ("operators", *deep_gemm._PACKAGES)}
+    names = {f"deep_gemm.{m}.{name}" for m, names in deep_gemm._NAMES.items() for name in names}
+    assert places == packages | names | {"deep_gemm._version.__version__"}
+    assert set(deep_gemm.__all__) <= set(dir(deep_gemm))
+
+
+def test_a_name_that_is_not_there_says_so() -> None:
+    with pytest.raises(AttributeError, match="module 'deep_gemm' has no attribute 'fp8_gem'"):
+        deep_gemm.fp8_gem  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'fp8_gem'"):
+        from deep_gemm import fp8_gem  # noqa: F401
 
 
 @pytest.mark.parametrize("name", ALIASES)
