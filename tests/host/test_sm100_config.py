@@ -10,6 +10,7 @@ from deep_gemm.config.gemm_config import Grouping
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.sm100 import broken_rules, candidates, estimate, explain, ranked, select
 from deep_gemm.config.sm100_config import Sm100GemmConfig
+from deep_gemm.sm100_calls import chosen
 
 LARGE = GemmProblem(4096, 7168, 2048, "100a", 148, gran_n=1)
 
@@ -37,11 +38,19 @@ def test_no_pair_without_two_blocks_and_two_multiprocessors() -> None:
 
 
 def test_large_products_get_pairs_and_explain_says_so() -> None:
-    chosen = select(LARGE)
-    assert chosen is not None and chosen.config.cluster_m == 2
+    selection = select(LARGE)
+    assert selection is not None and selection.config.cluster_m == 2
     first, line, *others = explain(LARGE, num_alternatives=2).splitlines()
     assert first.startswith("4096 x 7168 x 2048 on 148 SMs") and len(others) == 2
-    assert f"chosen {chosen.config.name}:" in line and "_pair" in line
+    assert f"chosen {selection.config.name}:" in line and "_pair" in line
+
+
+def test_a_knob_prints_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DG_PRINT_CONFIGS", "1")
+    assert chosen(LARGE) == select(LARGE)
+    assert capsys.readouterr().err == explain(LARGE) + "\n"
 
 
 def test_a_pair_loads_half_of_b_each() -> None:
