@@ -11,14 +11,13 @@
 //          of it; warp 3 takes and gives back the tensor memory, and writes -inf where a token sees
 //          no key
 //
-//   k, sf ------ TMA ------------> [full] stage --> MMA --> accumulator --> [full] --> relu, sum,
-//                ^                                  | | ^   ^                  |       logits
-//                |                                  | | |   '---- [empty] <----'         |  ^
-//                '--- [empty] <-- commit, warps ----' | |                                |  |
-//                                                     | |                                |  |
-//   q, weights - TMA, cp.async --> [full] block ------|-'--------------------------------|--'
-//                ^                                    |                                  |
-//                '--- [empty] <-- commit, each reader '----------------------------------'
+//   k, sf ------ TMA ----------> [full] stage --> MMA --> accumulator --> [full] --> relu, sum
+//                ^                                | ^     ^                          | ^     |
+//                '--- [empty] <-- commit, warps --' |     '------- [empty] <---------' |   logits
+//                                                   |                                  |
+//   q, weights - TMA, cp.async -> [full] block -----'----------------------------------'
+//                ^                                                                     |
+//                '--- [empty] <--- math warps, load warp 0 ----------------------------'
 //
 // Read mqa/multiply.cuh and mqa/sum_heads.cuh next, after what sm90_mqa_logits.cuh names.
 #pragma once
