@@ -51,6 +51,8 @@ struct GemmConfig {
     }
     DG_HOST_DEVICE constexpr bool is_1d1d() const { return gran_n == 1; }
     DG_HOST_DEVICE constexpr int cluster_size() const { return cluster_m * cluster_n * cluster_k; }
+    // Whether the CTAs of a cluster share MMAs, and so can't help but share B: pairs of SM100.
+    DG_HOST_DEVICE constexpr bool shares_mmas() const { return false; }
     // CTAs that a tile may be multicast to.
     DG_HOST_DEVICE constexpr int multicast_size() const { return cluster_m * cluster_n; }
     // Columns of D that a CTA stores: of a block whose K is split, its share.

@@ -10,7 +10,7 @@ from deep_gemm import knobs
 from deep_gemm.calls import check_addresses
 from deep_gemm.checks import check_tma_rows, refuse
 from deep_gemm.config.problem import GemmProblem
-from deep_gemm.config.sm100 import Sm100Selection, select
+from deep_gemm.config.sm100 import Sm100Selection, explain, select
 from deep_gemm.grouped_options import Kind
 from deep_gemm.kernels.fp8_gemm import GemmTensors
 from deep_gemm.kernels.sm100_fp8_gemm import plan_sm100_dense, plan_sm100_m_grouped
@@ -145,5 +145,5 @@ def chosen(problem: GemmProblem) -> Sm100Selection:
         refuse("block_size_multiple_of", rule, problem.block_multiple)
     record(problem)
     if knobs.print_configs.get():
-        print(f"{problem}: {selection}", file=sys.stderr)
+        print(explain(problem), file=sys.stderr)
     return selection

@@ -22,6 +22,8 @@
 //              ^                                    |
 //              '--- [empty] <-- commit -------------'
 //
+// Two CTAs of a cluster, one above the other, may be a pair and share each MMA: sm100/pair.cuh.
+//
 // Read sm100/load_tiles.cuh, sm100/load_scale_factors.cuh, sm100/multiply.cuh and
 // sm100/store_block.cuh next, in that order.
 #pragma once
@@ -41,6 +43,7 @@
 #include "sm100/load_scale_factors.cuh"
 #include "sm100/load_tiles.cuh"
 #include "sm100/multiply.cuh"
+#include "sm100/pair.cuh"
 #include "sm100/storage.cuh"
 #include "sm100/store_block.cuh"
 
@@ -76,12 +79,13 @@ template <Sm100GemmConfig kConfig>
 DG_DEVICE void mma_role(Sm100Storage<kConfig>& smem, const GemmArguments& args) {
     auto scheduler = make_sm100_scheduler(smem, args);
     Sm100Multiplier<kConfig> multiplier(smem);
-    const bool issues = ptx::elect_one();
+    const bool issues = rank_in_pair<kConfig>() == 0 && ptx::elect_one();
     BlockCoordinates block;
     while (scheduler.next_block(block)) {
         if (issues && block.num_k_blocks > 0) multiplier.multiply(block.num_k_blocks);
         __syncwarp();
     }
+    if (kConfig.shares_mmas() && issues) multiplier.finish();
 }
 
 template <Sm100GemmConfig kConfig>
@@ -101,7 +105,10 @@ DG_DEVICE void epilogue_role(Sm100Storage<kConfig>& smem, const GemmArguments& a
         block_store.store(block, accumulator.stage, [&] {
             if (block.num_k_blocks == 0) return;
             ptx::tcgen05_fence_before_sync();
-            accumulators.consumer_release(accumulators.release_address(accumulator));
+            __syncwarp();
+            if (ptx::lane_idx() == 0) {
+                arrive_at_leader<kConfig>(accumulators.empty_barrier(accumulator));
+            }
         });
         if (block.num_k_blocks > 0) accumulator.advance();
     }
@@ -128,9 +135,9 @@ DG_DEVICE void sm100_fp8_gemm(const GemmArguments& args) {
             BlockPipeline<kConfig>{smem.block_ring.barriers}.init();
         }
     }
-    if (warp == 3) ptx::tcgen05_alloc<kConfig.tmem_columns()>(&smem.tmem);
+    if (warp == 3) ptx::tcgen05_alloc<kConfig.cluster_m, kConfig.tmem_columns()>(&smem.tmem);
     ptx::tcgen05_fence_before_sync();
-    __syncthreads();
+    sync_pair<kConfig>();
     ptx::tcgen05_fence_after_sync();
 
     if (warp < 4) ptx::griddepcontrol_wait();
@@ -147,9 +154,9 @@ DG_DEVICE void sm100_fp8_gemm(const GemmArguments& args) {
         epilogue_role<kConfig>(smem, args);
     }
     ptx::tcgen05_fence_before_sync();
-    __syncthreads();
+    sync_pair<kConfig>();
     ptx::tcgen05_fence_after_sync();
-    if (warp == 3) ptx::tcgen05_dealloc<kConfig.tmem_columns()>(smem.tmem);
+    if (warp == 3) ptx::tcgen05_dealloc<kConfig.cluster_m, kConfig.tmem_columns()>(smem.tmem);
 }
 
 }  // namespace deep_gemm

@@ -55,7 +55,7 @@ DG_DEVICE void sm100_mqa_logits(const MqaArguments& args) {
         QueryPipeline<kConfig>{smem.query_barriers}.init();
         AccumulatorRing<kConfig>{smem.accumulators.barriers}.init();
     }
-    if (load_warp == 3) ptx::tcgen05_alloc<kConfig.tmem_columns()>(&smem.accumulators.tmem);
+    if (load_warp == 3) ptx::tcgen05_alloc<1, kConfig.tmem_columns()>(&smem.accumulators.tmem);
     ptx::tcgen05_fence_before_sync();
     __syncthreads();
     ptx::tcgen05_fence_after_sync();
@@ -79,7 +79,7 @@ DG_DEVICE void sm100_mqa_logits(const MqaArguments& args) {
     ptx::tcgen05_fence_before_sync();
     __syncthreads();
     ptx::tcgen05_fence_after_sync();
-    if (load_warp == 3) ptx::tcgen05_dealloc<kConfig.tmem_columns()>(smem.accumulators.tmem);
+    if (load_warp == 3) ptx::tcgen05_dealloc<1, kConfig.tmem_columns()>(smem.accumulators.tmem);
 }
 
 }  // namespace deep_gemm

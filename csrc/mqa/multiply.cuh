@@ -51,8 +51,8 @@ DG_DEVICE void multiply_tiles(MqaStorage<kConfig>& smem) {
             keys.consumer_wait(key_state);
             ptx::tcgen05_fence_after_sync();
             start_product(smem, accumulator.stage, key_state.stage, block_state.stage);
-            ptx::tcgen05_commit(keys.empty_barrier(key_state));
-            ptx::tcgen05_commit(accumulators.full_barrier(accumulator));
+            ptx::tcgen05_commit<1>(keys.empty_barrier(key_state));
+            ptx::tcgen05_commit<1>(accumulators.full_barrier(accumulator));
             key_state.advance();
             accumulator.advance();
         }

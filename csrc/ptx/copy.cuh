@@ -40,6 +40,17 @@ DG_DEVICE void tma_load_3d(void* destination, const TensorMap* map, uint64_t* ba
         : "memory");
 }
 
+// The same for a CTA of a pair: `barrier` is a shared::cluster address in either CTA of it.
+DG_DEVICE void tma_load_3d_of_pair(void* destination, const TensorMap* map, uint32_t barrier,
+                                   int inner, int middle, int outer, uint64_t policy) {
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes"
+        ".cta_group::2.L2::cache_hint [%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(
+            shared_address(destination)),
+        "l"(map), "r"(barrier), "r"(inner), "r"(middle), "r"(outer), "l"(policy)
+        : "memory");
+}
+
 // tma_load_3d of a map with one dimension more.
 DG_DEVICE void tma_load_4d(void* destination, const TensorMap* map, uint64_t* barrier, int inner,
                            int second, int third, int outer) {

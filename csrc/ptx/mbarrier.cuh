@@ -32,6 +32,13 @@ DG_DEVICE void mbarrier_arrive(uint32_t address) {
     }
 }
 
+// Arrives at a shared::cluster address, and releases at cluster scope: tells a peer of what this
+// thread has written, too.
+DG_DEVICE void mbarrier_arrive_cluster(uint32_t address) {
+    asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(address)
+                 : "memory");
+}
+
 // Announces `bytes` of asynchronous copies to the present phase, then arrives.
 DG_DEVICE void mbarrier_arrive_expect_tx(uint64_t* barrier, uint32_t bytes) {
     asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(

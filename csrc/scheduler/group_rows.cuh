@@ -3,7 +3,8 @@
 //
 // Tiles below each other in a group go to the CTAs of a cluster, which share B. What is left over
 // at a group's end, where its number of tiles does not divide, is a row of tiles: there the CTAs
-// take tiles beside each other, and load their own B.
+// take tiles beside each other, and load their own B. A pair of SM100 can't: its CTAs always have
+// tiles below each other, and the last of a group may be one that does not exist.
 #pragma once
 
 #include "common/math.cuh"
@@ -86,11 +87,17 @@ struct GroupRowsScheduler {
         return ceil_div<uint32_t>(num_columns, kConfig.cluster_m);
     }
 
+    // Rows of clusters that share B, of a group with so many tiles below each other.
+    static DG_DEVICE uint32_t sharing_rows(uint32_t tiles) {
+        return kConfig.shares_mmas() ? ceil_div<uint32_t>(tiles, kConfig.cluster_m)
+                                     : tiles / kConfig.cluster_m;
+    }
+
     // Blocks, each of a whole cluster, of a group with so many rows.
     DG_DEVICE uint32_t blocks_of(uint32_t rows) const {
         const uint32_t tiles = ceil_div<uint32_t>(rows, kConfig.block_m);
-        return tiles / kConfig.cluster_m * num_columns +
-               tiles % kConfig.cluster_m * clusters_left_over();
+        const uint32_t left_over = kConfig.shares_mmas() ? 0 : tiles % kConfig.cluster_m;
+        return sharing_rows(tiles) * num_columns + left_over * clusters_left_over();
     }
 
     DG_DEVICE void look_at_groups() {
@@ -114,7 +121,7 @@ struct GroupRowsScheduler {
     DG_DEVICE void take_block(BlockCoordinates& block, uint32_t group, const GroupRows& rows,
                               uint32_t idx) const {
         const uint32_t tiles = ceil_div<uint32_t>(rows.stored, kConfig.block_m);
-        const uint32_t cluster_rows = tiles / kConfig.cluster_m;
+        const uint32_t cluster_rows = sharing_rows(tiles);
         const bool shares_b = kConfig.cluster_m == 1 || idx < cluster_rows * num_columns;
         GridPosition at;  // its first CTA's tile
         if (shares_b) {
@@ -134,7 +141,7 @@ struct GroupRowsScheduler {
                  .num_k_blocks =
                      first_row < rows.valid ? ceil_div<uint32_t>(args.k, kConfig.kBlockK) : 0,
                  .valid_rows = min<uint32_t>(valid, kConfig.block_m),
-                 .stored_rows = min<uint32_t>(rows.stored - row, kConfig.block_m),
+                 .stored_rows = min<uint32_t>(rows.stored - min(rows.stored, row), kConfig.block_m),
                  .shares_b = shares_b};
         if (args.layout == GroupedLayout::kRowCounts) block.a_batch = block.d_batch = group;
     }

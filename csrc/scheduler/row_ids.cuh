@@ -5,7 +5,8 @@
 // no CTA has to know where groups begin: a tile's ids say all about it.
 //
 // Tiles below each other go to the CTAs of a cluster, which share B where the ids are the same, and
-// otherwise load their own. They keep step: one that has fewer runs than another idles.
+// otherwise load their own. They keep step: one that has fewer runs than another idles. The CTAs of
+// an SM100 pair can't but share B: where the ids differ, one idles until the other is through.
 #pragma once
 
 #include "common/math.cuh"
@@ -55,7 +56,12 @@ struct RowIdScheduler {
         bool shares_b = true;
 #pragma unroll
         for (int rank = 0; rank < kConfig.cluster_m; ++rank) {
-            const Run run = take_run(left[rank]);
+            Rows rest = left[rank];
+            const Run run = take_run(rest);
+            const bool fits =
+                run.valid == 0 || shared_group == kNoGroup || run.group == shared_group;
+            if (kConfig.shares_mmas() && !fits) continue;
+            left[rank] = rest;
             if (rank == cta.rank_m) mine = run;
             if (run.valid == 0) continue;
             if (shared_group == kNoGroup) shared_group = run.group;

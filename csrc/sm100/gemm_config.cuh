@@ -16,10 +16,11 @@ struct Sm100GemmConfig {
     bool b_is_mn_major;
     int gran_k_a;  // elements along K per scale factor of A: 32 or 128
     int gran_k_b;
-    int d_bytes;  // bytes of an element of D: 2 for BF16, 4 for FP32
+    int d_bytes;    // bytes of an element of D: 2 for BF16, 4 for FP32
+    int cluster_m;  // CTAs that share each MMA: 1; or 2, one above the other, a pair
 
     static constexpr int kBlockK = 128;  // bytes of K per stage
-    static constexpr int kMmaM = 128;    // rows of one MMA of one CTA
+    static constexpr int kMmaM = 128;    // rows of an MMA that are one CTA's
     static constexpr int kMmaK = 32;     // K of one FP8 MMA
     static constexpr int kWarpgroup = 128;
     static constexpr int kSfChunk = 128;  // rows whose scale factors one copy brings into TMEM
@@ -30,12 +31,12 @@ struct Sm100GemmConfig {
     static constexpr int kNumThreads = 256;
 
     static constexpr int block_m = kMmaM;
-    static constexpr int cluster_m = 1;
     static constexpr int cluster_n = 1;
     static constexpr int cluster_k = 1;
 
-    DG_HOST_DEVICE constexpr int cluster_size() const { return 1; }
-    DG_HOST_DEVICE constexpr int multicast_size() const { return 1; }
+    DG_HOST_DEVICE constexpr int cluster_size() const { return cluster_m; }
+    DG_HOST_DEVICE constexpr int multicast_size() const { return cluster_m; }
+    DG_HOST_DEVICE constexpr bool shares_mmas() const { return cluster_m > 1; }
 
     // Warps that take blocks from the ring of a grouped product.
     DG_HOST_DEVICE constexpr int num_block_readers() const { return 3 + kWarpgroup / 32; }
@@ -65,12 +66,17 @@ struct Sm100GemmConfig {
     }
 
     DG_HOST_DEVICE constexpr int a_tile_bytes() const { return block_m * kBlockK; }
-    // MN-major tiles are loaded 128 columns at a time.
+    // Rows of B that are multiplied out of this CTA's shared memory: a pair has half of them each.
+    DG_HOST_DEVICE constexpr int b_part() const { return block_n / cluster_m; }
+    // Those that are loaded: MN-major tiles come 128 columns at a time.
     DG_HOST_DEVICE constexpr int b_rows() const {
-        return b_is_mn_major ? align(block_n, 128) : block_n;
+        return b_is_mn_major ? align(b_part(), 128) : b_part();
     }
     DG_HOST_DEVICE constexpr int b_tile_bytes() const { return b_rows() * kBlockK; }
-    DG_HOST_DEVICE constexpr int stage_tx_bytes() const { return a_tile_bytes() + b_tile_bytes(); }
+    // What all CTAs that share an MMA load for a stage.
+    DG_HOST_DEVICE constexpr int stage_tx_bytes() const {
+        return cluster_m * (a_tile_bytes() + b_tile_bytes());
+    }
 
     // Swizzle, and row width, of one slab of D in shared memory: the widest that divides a row.
     DG_HOST_DEVICE constexpr int d_swizzle_bytes() const {

@@ -3,6 +3,9 @@
 // tcgen05.cp brings 32 rows of 16 bytes into four columns of TMEM, and MMA wants rows 0-31 of the
 // operand in the first column, 32-63 in the second. So the word of row r goes to place r / 32 of
 // row r % 32 in shared memory: cp.async can put it there, TMA could not.
+//
+// Each CTA of a pair loads those of its own rows of A, and all of B's: its half of the MMA needs
+// them in its own TMEM.
 #pragma once
 
 #include "common/math.cuh"
@@ -12,6 +15,7 @@
 #include "ptx/memory.cuh"
 #include "ptx/thread.cuh"
 #include "scheduler/block.cuh"
+#include "sm100/pair.cuh"
 #include "sm100/storage.cuh"
 
 namespace deep_gemm {
@@ -50,12 +54,20 @@ DG_DEVICE void sm100_load_scale_factors(Sm100Storage<kConfig>& smem, const GemmA
     typename Sm100SfPipeline<kConfig>::State started, ready;
     const auto hand_on = [&] {
         ptx::fence_proxy_async();
-        pipeline.producer_arrive(ready);
+        arrive_at_leader<kConfig>(pipeline.full_barrier(ready));
         ready.advance();
     };
-    bool has_started = false;
+    bool is_held = false;  // whether a group has been started and not handed on
+    const auto hand_on_last = [&] {
+        if (!is_held) return;
+        ptx::cp_async_wait_group<0>();
+        hand_on();
+        is_held = false;
+    };
     BlockCoordinates block;
     while (scheduler.next_block(block)) {
+        // Who waits for the group before does not make room for the blocks behind.
+        if (block.num_k_blocks == 0) hand_on_last();
         const float* sfa = args.sfa + block.a_batch * args.sfa_stride_batch +
                            block.first_k_block * args.sfa_stride_k + block.m * args.sfa_stride_m;
         const float* sfb = args.sfb + block.b_batch * args.sfb_stride_batch +
@@ -72,17 +84,15 @@ DG_DEVICE void sm100_load_scale_factors(Sm100Storage<kConfig>& smem, const GemmA
                 args.n - block.n);
             ptx::cp_async_commit_group();
             started.advance();
-            if (has_started) {
+            if (is_held) {
                 ptx::cp_async_wait_group<1>();
                 hand_on();
             }
-            has_started = true;
+            is_held = true;
         }
     }
-    if (has_started) {
-        ptx::cp_async_wait_group<0>();
-        hand_on();
-    }
+    hand_on_last();
+    if constexpr (kConfig.shares_mmas()) pipeline.producer_tail(started);
 }
 
 }  // namespace deep_gemm

@@ -1,5 +1,5 @@
-// MMA role: one thread starts all tcgen05 operations of the CTA. It waits for nothing but its
-// operands, and tells who waits for the results by commits.
+// MMA role: one thread starts all tcgen05 operations of the CTA, in a pair one of the leader those
+// of both. It waits for nothing but its operands, and tells who waits for the results by commits.
 //
 // The scale factors are applied by the tensor cores, and the sum over all of K stays in TMEM with
 // nearly the precision of FP32: nothing is promoted.
@@ -36,6 +36,7 @@ struct Sm100Multiplier {
     typename Sm100TilePipeline<kConfig>::State tile;
     typename Sm100SfPipeline<kConfig>::State sf;
     typename AccumulatorPipeline<kConfig>::State accumulator;
+    static constexpr int kCtas = kConfig.cluster_m;
 
     DG_DEVICE explicit Sm100Multiplier(Sm100Storage<kConfig>& smem)
         : smem(smem),
@@ -53,28 +54,35 @@ struct Sm100Multiplier {
             tiles.consumer_wait(tile);
             ptx::tcgen05_fence_after_sync();
             multiply_k_block(k_block);
-            ptx::tcgen05_commit(tiles.empty_barrier(tile));
+            ptx::tcgen05_commit<kCtas>(tiles.empty_barrier(tile));
             tile.advance();
             const bool ends_group = (k_block + 1) % kConfig.sf_group() == 0;
             if (ends_group || k_block + 1 == num_k_blocks) {
-                ptx::tcgen05_commit(scale_factors.empty_barrier(sf));
+                ptx::tcgen05_commit<kCtas>(scale_factors.empty_barrier(sf));
                 sf.advance();
             }
         }
-        ptx::tcgen05_commit(accumulators.full_barrier(accumulator));
+        ptx::tcgen05_commit<kCtas>(accumulators.full_barrier(accumulator));
         accumulator.advance();
     }
+
+    // Waits until the peer's epilogue has arrived here for the last time.
+    DG_DEVICE void finish() { accumulators.producer_tail(accumulator); }
 
   private:
     // Into the columns of their slot. What read those columns before is done: the slot was released
     // by a commit, and filled again since.
     DG_DEVICE void copy_scale_factors() {
-        scale_factors.consumer_wait(sf);
+        if constexpr (kConfig.shares_mmas()) {
+            scale_factors.consumer_wait_for_peers(sf);
+        } else {
+            scale_factors.consumer_wait(sf);
+        }
         ptx::tcgen05_fence_after_sync();
 #pragma unroll
         for (int chunk = 0; chunk < 1 + kConfig.sfb_chunks(); ++chunk) {
-            ptx::tcgen05_cp_32x128b(tmem.sfa(sf.stage) + chunk * kConfig.kSfColumns,
-                                    rows_of_16_bytes(smem.sf[sf.stage][chunk]).at(0));
+            ptx::tcgen05_cp_32x128b<kCtas>(tmem.sfa(sf.stage) + chunk * kConfig.kSfColumns,
+                                           rows_of_16_bytes(smem.sf[sf.stage][chunk]).at(0));
         }
     }
 
@@ -87,13 +95,13 @@ struct Sm100Multiplier {
         for (uint32_t step = 0; step < kConfig.kBlockK / kConfig.kMmaK; ++step) {
             // A scale factor per 32 of K: each step has its byte; one per 128: each k block.
             const uint32_t in_word = k_block % kConfig.kSfWordK;
-            const uint32_t idesc = mxf8_instruction<kConfig.kMmaM, kConfig.block_n,
+            const uint32_t idesc = mxf8_instruction<kCtas * kConfig.kMmaM, kConfig.block_n,
                                                     kConfig.a_is_mn_major, kConfig.b_is_mn_major>(
                 kConfig.gran_k_a == kConfig.kMmaK ? step : in_word,
                 kConfig.gran_k_b == kConfig.kMmaK ? step : in_word);
-            ptx::tcgen05_mma_mxf8(tmem.accumulator(accumulator.stage), a.at(step * kStepA),
-                                  b.at(step * kStepB), idesc, tmem.sfa(sf.stage),
-                                  tmem.sfb(sf.stage), k_block + step != 0);
+            ptx::tcgen05_mma_mxf8<kCtas>(tmem.accumulator(accumulator.stage), a.at(step * kStepA),
+                                         b.at(step * kStepB), idesc, tmem.sfa(sf.stage),
+                                         tmem.sfb(sf.stage), k_block + step != 0);
         }
     }
 };

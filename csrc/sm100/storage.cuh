@@ -8,6 +8,9 @@
 
 namespace deep_gemm {
 
+// What fills a stage, in either CTA of a pair, completes `full` of the leader; a commit completes
+// `empty` of both. See sm100/pair.cuh.
+
 // Tiles of A and B: one thread loads, and a commit of the MMAs that read a stage releases it.
 template <Sm100GemmConfig kConfig>
 using Sm100TilePipeline = Pipeline<kConfig.num_stages, 1, 1, 1>;
@@ -15,11 +18,12 @@ using Sm100TilePipeline = Pipeline<kConfig.num_stages, 1, 1, 1>;
 // Scale factors: a warp loads them, and a commit of the MMAs that use them releases both the shared
 // memory and the columns of TMEM that they were copied to.
 template <Sm100GemmConfig kConfig>
-using Sm100SfPipeline = Pipeline<kConfig.num_sf_groups(), 32, 1, 1>;
+using Sm100SfPipeline = Pipeline<kConfig.num_sf_groups(), 32 * kConfig.cluster_m, 1, 1>;
 
-// Accumulators in TMEM: a commit fills one, the four warps of the epilogue read it.
+// Accumulators in TMEM: a commit fills one, `full` of both; the four warps of each CTA's epilogue
+// read it, and arrive on `empty` of the leader.
 template <Sm100GemmConfig kConfig>
-using AccumulatorPipeline = Pipeline<kConfig.num_accumulators(), 1, 4, 1>;
+using AccumulatorPipeline = Pipeline<kConfig.num_accumulators(), 1, 4 * kConfig.cluster_m, 1>;
 
 template <Sm100GemmConfig kConfig>
 struct Sm100Storage {

@@ -88,6 +88,11 @@ class GemmConfig:
         return 2 if self.num_waves == 1 and self.block_n <= (96 if self.is_1d1d else 144) else 1
 
     @property
+    def group_m(self) -> int:
+        """Rows of D that are computed together and so belong to one group."""
+        return self.block_m
+
+    @property
     def cluster_size(self) -> int:
         """CTAs of a cluster."""
         return self.cluster_m * self.cluster_n * self.cluster_k

@@ -77,7 +77,7 @@ class GemmProblem:
     def has_unknown_tiles(self, config: GemmConfig | Sm100GemmConfig) -> bool:
         """Whether the number of rows of tiles depends on how rows spread over groups."""
         is_m_grouped = self.grouping is Grouping.M_GROUPED and self.num_groups > 1
-        return is_m_grouped and self.alignment % config.block_m != 0
+        return is_m_grouped and self.alignment % config.group_m != 0
 
     def cluster_grid(self, config: GemmConfig | Sm100GemmConfig) -> tuple[int, int]:
         """Rows and columns of clusters that cover D, all groups together.
@@ -88,11 +88,12 @@ class GemmProblem:
         rows, columns = config.cluster_grid(self.m, self.n)
         if self.grouping is not Grouping.M_GROUPED:
             return rows * self.num_groups, columns
-        tiles = float(ceil(self.m / config.block_m))
+        tiles = float(ceil(self.m / config.group_m))
         if self.has_unknown_tiles(config):
-            unused = max(0.0, 1 - self.alignment / config.block_m) / 2
-            tiles = max(1.0, self.m / config.block_m + unused)
-        return ceil(round(self.num_groups * tiles) / config.cluster_m), columns
+            unused = max(0.0, 1 - self.alignment / config.group_m) / 2
+            tiles = max(1.0, self.m / config.group_m + unused)
+        tiles_of_cluster = config.block_m * config.cluster_m // config.group_m
+        return ceil(round(self.num_groups * tiles) / tiles_of_cluster), columns
 
     @property
     def output_bytes(self) -> int:

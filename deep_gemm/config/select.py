@@ -4,7 +4,7 @@ cheapest by the cost model."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from deep_gemm.config.cost_model import Estimate, estimate
@@ -14,6 +14,7 @@ from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.sm90 import candidates
 from deep_gemm.config.sm100_config import Sm100GemmConfig
 from deep_gemm.config.tuned import find
+from deep_gemm.config.tuned_file import Timed
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +89,21 @@ def select(problem: GemmProblem) -> Selection:
 
 def explain(problem: GemmProblem, num_alternatives: int = 3) -> str:
     """What was chosen for a problem and why, with the next best candidates, one per line."""
+    return explanation(problem, ranked(problem)[: num_alternatives + 1], find(problem))
+
+
+def explanation(
+    problem: GemmProblem,
+    shown: Sequence[tuple[GemmConfig | Sm100GemmConfig, Estimate]],
+    measured: Timed | None = None,
+) -> str:
+    """What a choice rests on: what was measured, if anything was, and estimates, cheapest first."""
     groups = f"{problem.num_groups} x " if problem.grouping is not Grouping.DENSE else ""
     lines = [f"{groups}{problem.m} x {problem.n} x {problem.k} on {problem.num_sms} SMs:"]
-    measured = find(problem)
     if measured is not None:
         name = measured.config.name
         lines.append(f"  chosen {name}: {measured.us:.1f} us as measured on {problem.gpu}")
-    for rank, (config, cost) in enumerate(ranked(problem)[: num_alternatives + 1]):
+    for rank, (config, cost) in enumerate(shown):
         verdict = "chosen" if rank == 0 and measured is None else "      "
         lines.append(
             f"  {verdict} {config.name}: {cost.us:.1f} us, {cost.waves:.3g} wave(s) "

@@ -7,15 +7,17 @@ of the SM90 model; they order configurations, and are no times to rely on.
 from __future__ import annotations
 
 import functools
+import itertools
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import ceil
 
-from deep_gemm.config.cost_model import Estimate
+from deep_gemm.config.cost_model import CLUSTER_US, Estimate
 from deep_gemm.config.gemm_config import BLOCK_K
 from deep_gemm.config.legality import SMEM_CAPACITY
 from deep_gemm.config.problem import GemmProblem
-from deep_gemm.config.select import best_band
+from deep_gemm.config.select import best_band, explanation
 from deep_gemm.config.sm90 import stores_heads
 from deep_gemm.config.sm100_config import MMA_M, TMEM_COLUMNS, Sm100GemmConfig
 
@@ -48,6 +50,14 @@ def broken_rules(config: Sm100GemmConfig) -> list[str]:
             16 <= config.block_n <= 256 and config.block_n % 16 == 0,
             f"block_n must be a multiple of 16 in 16..256, got {config.block_n}",
         ),
+        "ctas_are_a_pair": (
+            config.cluster_m in (1, 2),
+            f"cluster_m must be 1 or 2, got {config.cluster_m}",
+        ),
+        "pairs_halve_b": (
+            config.cluster_m == 1 or not config.b_is_mn_major or config.block_n % 32 == 0,
+            f"block_n of a pair must be a multiple of 32 for MN-major B, got {config.block_n}",
+        ),
         "stages_overlap": (
             MIN_STAGES <= config.num_stages <= MAX_STAGES,
             f"num_stages must be {MIN_STAGES}..{MAX_STAGES}, got {config.num_stages}",
@@ -73,21 +83,32 @@ def broken_rules(config: Sm100GemmConfig) -> list[str]:
     return broken
 
 
+@functools.cache
+def max_stages(shape: Sm100GemmConfig) -> int:
+    """Stages with which a configuration is legal, whatever number it has; fewer than MIN_STAGES if
+    there are none."""
+
+    def is_illegal(num_stages: int) -> bool:
+        return bool(broken_rules(replace(shape, num_stages=num_stages)))
+
+    return MIN_STAGES - 1 + bisect_right(range(MIN_STAGES, MAX_STAGES + 1), False, key=is_illegal)
+
+
 def candidates(problem: GemmProblem) -> Iterator[Sm100GemmConfig]:
-    """Every legal configuration with as many stages as fit."""
-    for block_n in range(16, 257, 16):
+    """Every legal configuration with as many stages as fit; pairs where there are two blocks to
+    cover, one above the other, and multiprocessors to run on."""
+    clusters = (1, 2) if problem.m > MMA_M and problem.num_sms >= 2 else (1,)
+    for block_n, cluster_m in itertools.product(range(16, 257, 16), clusters):
         if block_n % problem.block_multiple[1] or MMA_M % problem.block_multiple[0]:
             continue
-        config = Sm100GemmConfig(
-            *(block_n, MAX_STAGES, problem.grouping, *problem.mn_major, *problem.gran_k),
+        shape = Sm100GemmConfig(
+            *(block_n, MIN_STAGES, problem.grouping, *problem.mn_major, *problem.gran_k),
             d_bytes=problem.d_bytes,
+            cluster_m=cluster_m,
         )
-        if not stores_heads(config, problem.head_columns):
-            continue
-        while config.num_stages > MIN_STAGES and broken_rules(config):
-            config = replace(config, num_stages=config.num_stages - 1)
-        if not broken_rules(config):
-            yield config
+        num_stages = max_stages(shape)
+        if num_stages >= MIN_STAGES and stores_heads(shape, problem.head_columns):
+            yield replace(shape, num_stages=num_stages)
 
 
 def k_block_costs(config: Sm100GemmConfig) -> dict[str, float]:
@@ -95,7 +116,8 @@ def k_block_costs(config: Sm100GemmConfig) -> dict[str, float]:
     tile_bytes = BLOCK_K * (MMA_M + config.b_rows)
     return {
         "tensor cores": TENSOR_CLOCKS_PER_COLUMN * config.block_n,
-        # What TMA writes, the MMAs read.
+        # What TMA writes, the MMAs read; in a pair each half of B once for both, which is what
+        # pairs are said to be for.
         "shared memory": 2 * tile_bytes / SMEM_BYTES_PER_CLOCK,
         "load latency": LOAD_LATENCY / (config.num_stages - 0.5),
     }
@@ -104,7 +126,8 @@ def k_block_costs(config: Sm100GemmConfig) -> dict[str, float]:
 def estimate(problem: GemmProblem, config: Sm100GemmConfig) -> Estimate:
     """Predicts the kernel time of a problem of at least one element."""
     rows, columns = problem.cluster_grid(config)
-    waves = rows * columns / problem.num_sms
+    clusters = max(1, problem.num_sms // config.cluster_size)
+    waves = rows * columns / clusters
     waves = max(1.0, waves + 0.5) if problem.has_unknown_tiles(config) else ceil(waves)
     costs = k_block_costs(config)
     bound = max(costs, key=lambda name: costs[name])
@@ -114,11 +137,13 @@ def estimate(problem: GemmProblem, config: Sm100GemmConfig) -> Estimate:
         clocks = waves * max(main_loop, epilogue) + epilogue
     else:
         clocks = waves * (main_loop + epilogue)
+    # A cluster starts and ends together: what that costs on an H100, for want of a better figure.
+    fixed_us = LAUNCH_US + CLUSTER_US * (config.cluster_size > 1)
     compute_us, hbm_us = clocks / CLOCKS_PER_US, problem.unique_bytes / HBM_BYTES_PER_US
     return Estimate(
-        us=LAUNCH_US + max(compute_us, hbm_us) + 0.1 * min(compute_us, hbm_us),
+        us=fixed_us + max(compute_us, hbm_us) + 0.1 * min(compute_us, hbm_us),
         waves=waves,
-        utilisation=rows * columns / (waves * problem.num_sms),
+        utilisation=rows * columns / (waves * clusters),
         k_block_clocks=costs[bound],
         bound=bound if compute_us >= hbm_us else "HBM",
     )
@@ -149,3 +174,8 @@ def select(problem: GemmProblem) -> Sm100Selection | None:
     function of it."""
     best = next(iter(ranked(problem)), None)
     return None if best is None else Sm100Selection(best[0], best_band(problem, best[0]))
+
+
+def explain(problem: GemmProblem, num_alternatives: int = 3) -> str:
+    """What was chosen for a problem and why, with the next best candidates, one per line."""
+    return explanation(problem, ranked(problem)[: num_alternatives + 1])

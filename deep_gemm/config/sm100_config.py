@@ -28,6 +28,7 @@ class Sm100GemmConfig:
         gran_k_a: elements along K per scale factor of A: 32 or 128.
         gran_k_b: the same of B.
         d_bytes: bytes of an element of D: 2 for BF16, 4 for FP32.
+        cluster_m: CTAs that share each MMA: 1; or 2, one above the other, a pair.
     """
 
     block_n: int
@@ -38,16 +39,17 @@ class Sm100GemmConfig:
     gran_k_a: int = BLOCK_K
     gran_k_b: int = BLOCK_K
     d_bytes: int = 2
+    cluster_m: int = 1
 
     @property
     def block_m(self) -> int:
-        """Rows of D per CTA: those of one MMA."""
+        """Rows of D per CTA: those of one MMA, or of a pair's half of one."""
         return MMA_M
 
     @property
-    def cluster_m(self) -> int:
-        """CTAs of a cluster along M."""
-        return 1
+    def group_m(self) -> int:
+        """Rows of D that are computed together and so belong to one group."""
+        return self.block_m * self.cluster_m
 
     @property
     def cluster_n(self) -> int:
@@ -57,7 +59,7 @@ class Sm100GemmConfig:
     @property
     def cluster_size(self) -> int:
         """CTAs of a cluster."""
-        return 1
+        return self.cluster_m
 
     @property
     def num_threads(self) -> int:
@@ -97,9 +99,14 @@ class Sm100GemmConfig:
         return max(32, 1 << (self.used_columns - 1).bit_length())
 
     @property
+    def b_part(self) -> int:
+        """Rows of B that are multiplied out of one CTA's shared memory: of a pair's, half."""
+        return self.block_n // self.cluster_m
+
+    @property
     def b_rows(self) -> int:
         """Rows of B per stage; MN-major ones are loaded 128 at a time."""
-        return -(-self.block_n // 128) * 128 if self.b_is_mn_major else self.block_n
+        return -(-self.b_part // 128) * 128 if self.b_is_mn_major else self.b_part
 
     @property
     def d_swizzle_bytes(self) -> int:
@@ -134,12 +141,12 @@ class Sm100GemmConfig:
         """A file name for the kernel."""
         return (
             f"{self.entry}_{self.block_m}x{self.block_n}_s{self.num_stages}"
-            f"_k{self.gran_k_a}x{self.gran_k_b}"
+            f"_k{self.gran_k_a}x{self.gran_k_b}{'_pair' if self.cluster_m > 1 else ''}"
         )
 
     def cluster_grid(self, m: int, n: int) -> tuple[int, int]:
         """Rows and columns of clusters that cover an [m, n] matrix."""
-        return -(-m // self.block_m), -(-n // self.block_n)
+        return -(-m // (self.block_m * self.cluster_m)), -(-n // self.block_n)
 
     def initialiser(self) -> str:
         """The configuration as a C++ designated initialiser."""

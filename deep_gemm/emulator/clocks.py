@@ -47,9 +47,13 @@ class Clock:
         np.maximum(self._times[:size], other._times, out=self._times[:size])
 
     def _fit(self, num_agents: int) -> None:
-        size = self._times.size
-        if num_agents > size:
-            self._times = np.pad(self._times, (0, max(num_agents, 2 * size) - size))
+        size = wanted = self._times.size
+        # By doubling alone: of two clocks that learn from each other, each would otherwise grow
+        # beyond the other's size, again and again.
+        while wanted < num_agents:
+            wanted *= 2
+        if wanted > size:
+            self._times = np.pad(self._times, (0, wanted - size))
 
 
 class Stream:

@@ -15,7 +15,7 @@ from deep_gemm.emulator.ir import Instruction
 from deep_gemm.emulator.memory import OFFSET_MASK, RANK_SHIFT, compose_shared
 from deep_gemm.emulator.modifiers import parts
 from deep_gemm.emulator.operands import LANES, Symbols, address, fetcher
-from deep_gemm.emulator.races import Kind
+from deep_gemm.emulator.races import Kind, Operation
 from deep_gemm.emulator.warp import MAX_WARPS, Mask, Wait, Warp
 
 if TYPE_CHECKING:
@@ -114,6 +114,11 @@ def _granted(warp: Warp, ctas: list[Cta], num_columns: int) -> int | None:
 
 
 def _deallocate(instruction: Instruction, symbols: Symbols) -> Execute:
+    """tcgen05.dealloc: with cta_group::2 a warp of each CTA frees the columns of both.
+
+    By PTX's table of issue granularity (9.7.16.5) the first one may block until the other is there,
+    and before it, accesses of both CTAs have to be over; behind it, a CTA may leave at once.
+    """
     found = parts(instruction, rf"tcgen05\.dealloc{GROUP}\.sync\.aligned\.b32")
     group = int(found["group"])
     fetch_address, fetch_columns = (
@@ -122,10 +127,16 @@ def _deallocate(instruction: Instruction, symbols: Symbols) -> Execute:
 
     def execute(warp: Warp, mask: Mask) -> Wait | None:
         warp.require_converged(mask, "tcgen05.dealloc")
-        warp.cta.tensor.use_group(group)
-        cells = warp.cta.tensor.deallocate(int(fetch_address(warp)[0]), int(fetch_columns(warp)[0]))
-        warp.cta.cluster.tensor_order.free(warp, cells)
-        return None
+        ctas, first = ctas_of(warp, group), int(fetch_address(warp)[0])
+        cells = warp.cta.tensor.deallocate(first, int(fetch_columns(warp)[0]))
+
+        def is_done() -> bool:
+            return not any(first in cta.tensor.allocations for cta in ctas)
+
+        warp.cta.cluster.tensor_order.free(warp, ctas, cells, is_done())
+        for cta in ctas:
+            cta.tensor.close(cells)
+        return None if is_done() else Wait(is_done, "tcgen05.dealloc by the peer", repeats=False)
 
     return execute
 
@@ -201,16 +212,16 @@ def _commit(instruction: Instruction, symbols: Symbols) -> Execute:
 
 def _arrive_when_done(warp: Warp, lane: int, places: list[int]) -> None:
     cluster = warp.cta.cluster
-    told, issued = cluster.tensor_order.commit(warp, lane)
+    told, access = cluster.tensor_order.commit(warp, lane), cluster.access()
     phases = [cluster.order.phases(place, warp) for place in places]
-    for place in places:
-        cta = cluster.ctas[place >> RANK_SHIFT]
-        if cta is not warp.cta and issued is not None:
-            cta.order.must_end("R12", issued)
 
     def arrive() -> None:
         for place, phase_clocks in zip(places, phases, strict=True):
-            barrier = cluster.mbarrier(place)
+            barrier, cta = cluster.mbarrier(place), cluster.ctas[place >> RANK_SHIFT]
+            if cta is not warp.cta:
+                # Nothing says that arrivals of two commits are in order: only a wait tells of each.
+                arrival = Operation(Kind.MMA, phase_clocks.agent, barrier.phase + 1, access)
+                cta.order.must_end("R12", arrival)
             phase_clocks.arriving(barrier.phase).join(told)
             barrier.arrive(agent=warp.agent)
 

@@ -125,7 +125,7 @@ class TensorMemory:
         self._defined.reshape(NUM_LANES, NUM_COLUMNS)[:, first : first + num_columns] = False
 
     def deallocate(self, address: int, num_columns: int) -> Cells:
-        """Frees an allocation; returns its cells.
+        """Ends an allocation; returns its cells, which are to be closed.
 
         Raises:
             HazardError: R19, there is none of this address and size.
@@ -137,8 +137,11 @@ class TensorMemory:
             text = f"tcgen05.dealloc of {num_columns} columns at {address:#x}"
             raise HazardError("R19", f"{text}; allocated are {held or 'none'}")
         del self.allocations[column]
-        self._is_allocated[column : column + num_columns] = False
         return rectangle(0, NUM_LANES, column, num_columns)
+
+    def close(self, cells: Cells) -> None:
+        """Cells may not be accessed any more: their columns are free, or about to be."""
+        self._is_allocated[np.unique(cells % NUM_COLUMNS)] = False
 
     def check(self, cells: Cells) -> None:
         """Checks that cells may be accessed.

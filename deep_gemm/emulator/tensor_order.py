@@ -122,6 +122,8 @@ class TensorOrder:
         self._moves: list[Moves] = []
         self._issuers: list[Issuer] = []
         self._signatures: dict[tuple[int, int], Signature] = {}
+        # Agent and time of each tcgen05.dealloc: those of a pair are one.
+        self._frees: list[tuple[int, int]] = []
 
     # What threads wait for and tell
 
@@ -145,8 +147,8 @@ class TensorOrder:
         own.seen.advance(moves.agent, own.times[kind])
         self._imply(warp)
 
-    def commit(self, warp: Warp, lane: int) -> tuple[Clock, Operation | None]:
-        """tcgen05.commit: what those know who see its arrival, and the last that it is about.
+    def commit(self, warp: Warp, lane: int) -> Clock:
+        """tcgen05.commit: what those know who see its arrival.
 
         Raises:
             HazardError: R25, the thread has issued nothing, and another one of the warp has.
@@ -161,12 +163,12 @@ class TensorOrder:
                 if idle.committed < idle.time:
                     text = f"tcgen05.commit by lane {lane}, which has issued nothing; lane {other}"
                     raise HazardError("R25", f"{text} has, and commits for itself only")
-            return told, None
+            return told
         issuer.committed = issuer.time
         told.join(issuer.known)
         told.advance(issuer.agent, issuer.time)
         told.advance(issuer.issued, issuer.time)
-        return told, self._operation(Kind.MMA, issuer.agent, issuer.time)
+        return told
 
     # What is accessed
 
@@ -222,22 +224,28 @@ class TensorOrder:
                 raise HazardError("R24", f"a tcgen05.mma writes {text}", writer.access)
         cta.tensor_races.write(cells, [operation], self._pipelined(warp))
 
-    def free(self, warp: Warp, cells: Cells) -> None:
-        """tcgen05.dealloc of cells of the warp's CTA.
+    def free(self, warp: Warp, ctas: list[Cta], cells: Cells, is_last: bool) -> None:
+        """tcgen05.dealloc of cells of a CTA, or of both CTAs of a pair, by the last or only one.
 
         Raises:
             HazardError: R19, nothing orders the end of an access before.
         """
-        # It is no asynchronous instruction, so that it takes no fences.
+        # It is no asynchronous instruction, so that it takes no fences; nor does it look at what is
+        # there, so that it is enough if others are through.
         known = Clock()
         known.join(warp.timeline.clock)
+        known.join(warp.timeline.executed)
         for moves in self._moves:
             known.advance(moves.agent, known[moves.done])
-        operation = Operation(
-            Kind.THREAD, warp.timeline.agent, warp.timeline.time, self._cluster.access()
-        )
-        warp.cta.tensor_races.write(cells, [operation], known)
-        warp.cta.tensor_races.forget(cells)
+        for agent, time in self._frees:
+            known.advance(agent, time)
+        agent, time = warp.timeline.agent, warp.timeline.time
+        self._frees.append((agent, time))
+        operation = Operation(Kind.THREAD, agent, time, self._cluster.access())
+        for cta in ctas:
+            cta.tensor_races.write(cells, [operation], known)
+            if is_last:
+                cta.tensor_races.forget(cells)
 
     def _operation(self, kind: Kind, agent: int, time: int) -> Operation:
         return Operation(kind, agent, time, self._cluster.access())

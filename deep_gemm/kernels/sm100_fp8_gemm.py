@@ -86,15 +86,16 @@ def sm100_launch(
         tensors: of the launch.
         maps: tensor maps, by field.
         pointers: what follows SFA and SFB, by field, and the bytes behind it.
-        max_rows: the most rows of blocks that there can be.
+        max_rows: the most rows of clusters that there can be.
     """
     columns = config.cluster_grid(1, problem.n)[1]
+    num_clusters = min(problem.num_sms // config.cluster_size, max_rows * columns)
     return KernelLaunch(
         kernel=build(generate_sm100(config, problem.arch), purpose=problem),
         arguments=arguments,
         maps=maps,
         pointers=(("sfa", extent(tensors.sfa)), ("sfb", extent(tensors.sfb)), *pointers),
-        grid=min(problem.num_sms, max_rows * columns),
+        grid=num_clusters * config.cluster_size,
         num_threads=config.num_threads,
         smem_bytes=config.smem_bytes,
         cluster_size=config.cluster_size,
@@ -106,7 +107,7 @@ def _matrix_maps(config: Sm100GemmConfig, tensors: GemmTensors) -> tuple[tuple[s
     """The tensor maps of A, B and D."""
     return (
         ("tensor_map_a", operand_map(tensors.a, config.a_is_mn_major, MMA_M)),
-        ("tensor_map_b", operand_map(tensors.b, config.b_is_mn_major, config.block_n)),
+        ("tensor_map_b", operand_map(tensors.b, config.b_is_mn_major, config.b_part)),
         output_map(config, tensors.d),
     )
 

@@ -102,7 +102,7 @@ def _maps_launch(
     arguments.has_ends, arguments.alignment = groups.alignment is not None, groups.alignment or 1
     arguments.is_mn_major = is_mn_major
     pattern_a = operand_map(_pattern(a, is_mn_major, m), is_mn_major, MMA_M)
-    pattern_b = operand_map(_pattern(b, is_mn_major, problem.n), is_mn_major, config.block_n)
+    pattern_b = operand_map(_pattern(b, is_mn_major, problem.n), is_mn_major, config.b_part)
     return KernelLaunch(
         kernel=build(generate_sm100_k_group_maps(problem.arch), purpose=problem),
         arguments=arguments,

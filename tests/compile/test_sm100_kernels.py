@@ -20,7 +20,8 @@ from deep_gemm.kernels.sm100_k_grouped import generate_sm100_k_group_maps
 
 ARCHS = ("100a", "103a")
 TIMES_FEWER = 12
-"""Of the sweep's configurations, one of so many is compiled here for each architecture."""
+"""Of the sweep's configurations, one of so many is compiled here for each architecture, and of
+every grouping a pair besides."""
 
 ROWS = (1, 128, 2048)
 WEIGHTS = ((2112, 7168), (7168, 2048), (64, 512))
@@ -71,31 +72,39 @@ def returned_configs() -> tuple[Sm100GemmConfig, ...]:
     return tuple(found)
 
 
+def sample(arch: str) -> list[Sm100GemmConfig]:
+    """What is compiled for an architecture."""
+    configs = returned_configs()
+    chosen = configs[0 if arch == ARCHS[0] else TIMES_FEWER // 2 :: TIMES_FEWER]
+    pairs = {config.grouping: config for config in configs if config.cluster_m == 2}
+    return list(dict.fromkeys((*chosen, *pairs.values())))
+
+
 def check_kernel(config: Sm100GemmConfig, arch: str) -> None:
     """It compiles, with block-scaled MMAs, and needs no memory that it should not."""
     kernel = build(generate_sm100(config, arch))
     assert kernel.spill_bytes == kernel.static_smem_bytes == 0, config.name
     assert re.search(rf"^\.target sm_{arch}$", kernel.ptx, re.MULTILINE)
-    assert "kind::mxf8f6f4.block_scale" in kernel.ptx
+    assert f"cta_group::{config.cluster_m}.kind::mxf8f6f4.block_scale" in kernel.ptx
 
 
 def test_the_sweep_has_kernels_of_all_kinds() -> None:
     configs = returned_configs()
     assert len(configs) > 200
     assert not any(broken_rules(config) for config in configs)
-    for sample in (configs, configs[::TIMES_FEWER], configs[TIMES_FEWER // 2 :: TIMES_FEWER]):
-        assert {config.grouping for config in sample} == set(Grouping)
-        majors = {(config.a_is_mn_major, config.b_is_mn_major) for config in sample}
-        grans = {(config.gran_k_a, config.gran_k_b) for config in sample}
+    for compiled in (configs, *map(sample, ARCHS)):
+        kinds = {(config.grouping, config.cluster_m) for config in compiled}
+        assert kinds == set(itertools.product(Grouping, (1, 2)))
+        majors = {(config.a_is_mn_major, config.b_is_mn_major) for config in compiled}
+        grans = {(config.gran_k_a, config.gran_k_b) for config in compiled}
         assert majors == set(MAJORS) and grans == set(GRANULARITIES)
-        assert {config.d_bytes for config in sample} == {2, 4}
-        assert {1, 2} == {config.num_accumulators for config in sample}
+        assert {config.d_bytes for config in compiled} == {2, 4}
+        assert {1, 2} == {config.num_accumulators for config in compiled}
 
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_kernels_compile_without_spills(arch: str) -> None:
-    first = 0 if arch == ARCHS[0] else TIMES_FEWER // 2
-    for config in returned_configs()[first::TIMES_FEWER]:
+    for config in sample(arch):
         check_kernel(config, arch)
 
 

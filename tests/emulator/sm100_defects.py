@@ -51,7 +51,7 @@ DEFECTS = [
     Defect(
         "given back while it is read",
         KERNEL,
-        """    __syncthreads();
+        """    sync_pair<kConfig>();
     ptx::tcgen05_fence_after_sync();
     if (warp == 3) ptx::tcgen05_dealloc""",
         "    if (warp == 3) ptx::tcgen05_dealloc",
@@ -60,15 +60,15 @@ DEFECTS = [
     Defect(
         "fewer columns taken than used",
         KERNEL,
-        "ptx::tcgen05_alloc<kConfig.tmem_columns()>",
-        "ptx::tcgen05_alloc<32>",
+        "ptx::tcgen05_alloc<kConfig.cluster_m, kConfig.tmem_columns()>",
+        "ptx::tcgen05_alloc<kConfig.cluster_m, 32>",
         "R19",
     ),
     Defect(
         "its address is read before it is written",
         KERNEL,
         """    ptx::tcgen05_fence_before_sync();
-    __syncthreads();
+    sync_pair<kConfig>();
     ptx::tcgen05_fence_after_sync();
 
     if""",
@@ -79,35 +79,35 @@ DEFECTS = [
     Defect(
         "no commit of an accumulator",
         MULTIPLY,
-        "ptx::tcgen05_commit(accumulators.full_barrier(accumulator));",
+        "ptx::tcgen05_commit<kCtas>(accumulators.full_barrier(accumulator));",
         "",
         "R11",
     ),
     Defect(
         "accumulator announced by an arrival",
         MULTIPLY,
-        "ptx::tcgen05_commit(accumulators.full_barrier(accumulator));",
+        "ptx::tcgen05_commit<kCtas>(accumulators.full_barrier(accumulator));",
         "accumulators.producer_arrive(accumulator);",
         "R21",
     ),
     Defect(
         "no commit of a stage",
         MULTIPLY,
-        "ptx::tcgen05_commit(tiles.empty_barrier(tile));",
+        "ptx::tcgen05_commit<kCtas>(tiles.empty_barrier(tile));",
         "",
         "R11",
     ),
     Defect(
         "stage released by an arrival",
         MULTIPLY,
-        "ptx::tcgen05_commit(tiles.empty_barrier(tile));",
+        "ptx::tcgen05_commit<kCtas>(tiles.empty_barrier(tile));",
         "ptx::mbarrier_arrive<false>(ptx::shared_address(tiles.empty_barrier(tile)));",
         "R3",
     ),
     Defect(
         "scale factors released by an arrival",
         MULTIPLY,
-        "ptx::tcgen05_commit(scale_factors.empty_barrier(sf));",
+        "ptx::tcgen05_commit<kCtas>(scale_factors.empty_barrier(sf));",
         "ptx::mbarrier_arrive<false>(ptx::shared_address(scale_factors.empty_barrier(sf)));",
         "R3",
     ),
@@ -135,8 +135,8 @@ DEFECTS = [
         "no fence before an accumulator is released",
         KERNEL,
         """            ptx::tcgen05_fence_before_sync();
-            accumulators""",
-        "            accumulators",
+            __syncwarp();""",
+        "            __syncwarp();",
         "R22",
     ),
     Defect(

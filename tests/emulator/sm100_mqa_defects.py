@@ -20,8 +20,8 @@ INSTRUCTION = "layout/umma_descriptors.cuh"
 CONVERT = "ptx/convert.cuh"
 
 ARRIVE = "ptx::mbarrier_arrive<false>(ptx::shared_address({}));"
-KEYS_DONE = "ptx::tcgen05_commit(keys.empty_barrier(key_state));"
-PRODUCT_DONE = "ptx::tcgen05_commit(accumulators.full_barrier(accumulator));"
+KEYS_DONE = "ptx::tcgen05_commit<1>(keys.empty_barrier(key_state));"
+PRODUCT_DONE = "ptx::tcgen05_commit<1>(accumulators.full_barrier(accumulator));"
 RELEASE_BLOCK = "blocks.consumer_release(blocks.release_address(block_state));"
 LOOP = "for (; turn < num_tiles;"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -59,7 +61,7 @@ PROGRAM = {
     "read": load(N),
     "is read": "tcgen05.wait::ld.sync.aligned;",
     "show": show(N),
-    "apart": f"{BEFORE} bar.sync 0;",
+    "apart": f"{BEFORE} bar.sync 0; {CLUSTER}",
     "free": "@%allocates tcgen05.dealloc.cta_group::2.sync.aligned.b32 %tmem, 64;",
     "end": f"{CLUSTER} ret;",
 }
@@ -106,6 +108,18 @@ MISTAKES: dict[str, tuple[dict[str, str], str]] = {
         },
         "R19",
     ),
+    "the odd CTA leaves before it is told": (
+        {
+            "wait": f"@!%p5 bra AWAY; {wait()}",
+            "apart": f"AWAY: {BEFORE} bar.sync 0; {CLUSTER}",
+        },
+        "R12",
+    ),
+    "a CTA frees what the peer may still read": ({"apart": f"{BEFORE} bar.sync 0;"}, "R19"),
+    "only the even CTA frees": (
+        {"free": "and.pred %p4, %allocates, %p5;" + PROGRAM["free"].replace("@%allocates", "@%p4")},
+        "R11",
+    ),
     "M of one CTA": (
         {"multiply": PROGRAM["multiply"].replace(str(IDESC), str(IDESC ^ 20 << 24))},
         "R17",
@@ -132,11 +146,16 @@ def test_clusters_without_pairs(cluster_size: int) -> None:
 
 
 @pytest.mark.parametrize("order", ORDERS[:2], ids=str)
-@pytest.mark.parametrize("stays", [True, False])
-def test_a_cta_that_may_leave_before_a_commit_arrives(stays: bool, order: Order) -> None:
-    """The even CTA tells the odd one of a copy of its own; the odd one has to wait for it.
+@pytest.mark.parametrize(
+    ("waits", "is_found"), [(("%full", "%full+8"), False), (("%full+8",), True), ((), True)]
+)
+def test_a_cta_that_may_leave_before_a_commit_arrives(
+    waits: tuple[str, ...], is_found: bool, order: Order
+) -> None:
+    """The even CTA tells the odd one twice of a copy of its own; the odd one has to wait for both.
 
-    Both have passed a barrier since the commit was issued, which does not tell that it has arrived.
+    Both have passed a barrier since the commits were issued, which does not tell that they have
+    arrived; nor does the second arrival tell of the first.
     """
     passed = "barrier.cluster.arrive.relaxed.aligned; barrier.cluster.wait.aligned;"
     body = f"""
@@ -148,17 +167,15 @@ def test_a_cta_that_may_leave_before_a_commit_arrives(stays: bool, order: Order)
     @%issues tcgen05.cp.cta_group::1.32x128b.warpx4 [%tmem], %rd12;
     @%issues tcgen05.commit.cta_group::1.mbarrier::arrive::one.shared::cluster.b64 [%full];
     @%issues tcgen05.commit.cta_group::1.mbarrier::arrive::one.shared::cluster.b64 [%r9];
+    @%issues tcgen05.commit.cta_group::1.mbarrier::arrive::one.shared::cluster.b64 [%r9+8];
     {passed}
     {wait(label="OWN")}
     @%allocates tcgen05.dealloc.cta_group::1.sync.aligned.b32 %tmem, 32;
     ret;
-    PEER: {passed} {wait(label="TOLD") if stays else ""} ret;
+    PEER: {passed} {" ".join(wait(at, label=f"TOLD{i}") for i, at in enumerate(waits))} ret;
     """
-    if stays:
+    with pytest.raises(HazardError, match="^R12: ") if is_found else nullcontext():
         run(body, MEMORY, order=order, cluster_size=2)
-    else:
-        with pytest.raises(HazardError, match="^R12: "):
-            run(body, MEMORY, order=order, cluster_size=2)
 
 
 LOAD = "cp.async.bulk.tensor.2d{}.shared::cluster.global.mbarrier::complete_tx::bytes{}"

@@ -201,7 +201,7 @@ class Checked:
         elif name.startswith("wait"):
             self.order.wait(warp, MOVES[name[5:]])
         elif name == "commit":
-            self.channels[what].join(self.order.commit(warp, 0)[0])
+            self.channels[what].join(self.order.commit(warp, 0))
         elif name == "release":
             warp.timeline.release(self.channels[what])
         else:

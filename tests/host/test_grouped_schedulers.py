@@ -16,9 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deep_gemm.config.gemm_config import GemmConfig
 from deep_gemm.kernels.arguments import GroupedLayout
-from tests.host.walks import M_GROUPED, Blocks, Schedulers, arguments, check_columns
+from tests.host.walks import M_GROUPED, Blocks, Config, Schedulers, arguments, check_columns
 
 INT_MIN, INT_MAX = -(2**31), 2**31 - 1
 NOTHING, PADDING, PRODUCT = 0, 1, 2
@@ -42,7 +41,7 @@ class Rows:
 class Launch:
     """What does not depend on the layout: sizes, block order and grid."""
 
-    config: GemmConfig
+    config: Config
     n: int
     k: int
     band: int

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deep_gemm.config.gemm_config import BLOCK_K, GemmConfig
+from deep_gemm.config.gemm_config import BLOCK_K
 from deep_gemm.kernels.arguments import KGroupMapsArguments
-from tests.host.walks import K_GROUPED, Blocks, Schedulers, arguments, check_columns
+from tests.host.walks import K_GROUPED, Blocks, Config, Schedulers, arguments, check_columns
 
 INT_MIN, INT_MAX = -(2**31), 2**31 - 1
 A_ADDRESS, B_ADDRESS = 1 << 40, 1 << 41
@@ -123,7 +123,7 @@ def test_maps_of_large_operands(schedulers: Schedulers) -> None:
     check_maps(made, 4096, INT_MAX, k_blocks)
 
 
-def check_blocks(config: GemmConfig, m: int, n: int, blocks: Blocks, num_groups: int) -> None:
+def check_blocks(config: Config, m: int, n: int, blocks: Blocks, num_groups: int) -> None:
     """Each block of each D once, and outside no more than the clusters hang over."""
     assert not (blocks.m % config.block_m).any()
     row, column = blocks.m // config.block_m, check_columns(config, n, blocks)
@@ -146,7 +146,7 @@ def check_blocks(config: GemmConfig, m: int, n: int, blocks: Blocks, num_groups:
 )
 def test_each_block_of_each_group_once(
     schedulers: Schedulers,
-    config: GemmConfig,
+    config: Config,
     m: int,
     n: int,
     k_blocks: list[int],
@@ -156,8 +156,9 @@ def test_each_block_of_each_group_once(
 ) -> None:
     first_k_blocks = np.cumsum([0, *k_blocks[:-1]])
     num_groups = len(k_blocks)
+    held = np.stack([first_k_blocks, k_blocks], 1).astype(np.uint32)
     args = arguments(
-        *(np.stack([first_k_blocks, k_blocks], 1).astype(np.uint32), "k_groups"),
+        *(held, "k_groups"),
         **{"m": m, "n": n, "band": band, "num_groups": num_groups, "accumulates": accumulates},
     )
     ctas = schedulers.walk_all(config, args, num_clusters * config.cluster_size)

@@ -4,33 +4,50 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 
 from deep_gemm.config.gemm_config import GemmConfig, Grouping
+from deep_gemm.config.sm100_config import Sm100GemmConfig
 from deep_gemm.kernels.arguments import GemmArguments, GroupedLayout, KGroupMapsArguments
 from tests.host.cuda_on_host import CUDA_ON_HOST, CUDA_ON_HOST_FLAGS
 
 FLAGS = (f"-I{Path(__file__).parent / 'fake_warp'}", *CUDA_ON_HOST_FLAGS)
 
-M_GROUPED = [
-    GemmConfig(block_m, block_n, 4, 1, *cluster, grouping=Grouping.M_GROUPED)
-    for block_m, block_n in ((16, 48), (32, 16), (64, 256), (128, 144), (256, 96))
-    for cluster in ((1, 1), (2, 1), (1, 2))
+Config = GemmConfig | Sm100GemmConfig
+
+PAIRS = [Sm100GemmConfig(block_n, 4, cluster_m=2) for block_n in (48, 96, 256)]
+M_GROUPED: list[Config] = [
+    *(
+        GemmConfig(block_m, block_n, 4, 1, *cluster, grouping=Grouping.M_GROUPED)
+        for block_m, block_n in ((16, 48), (32, 16), (64, 256), (128, 144), (256, 96))
+        for cluster in ((1, 1), (2, 1), (1, 2))
+    ),
+    *(replace(pair, grouping=Grouping.M_GROUPED) for pair in PAIRS),
 ]
-K_GROUPED = [
-    GemmConfig(
-        *(block_m, block_n, 4, 1, *cluster), grouping=Grouping.K_GROUPED, gran_n=1, d_bytes=4
-    )
-    for block_m, block_n in ((16, 48), (64, 112), (128, 160), (256, 16))
-    for cluster in ((1, 1), (2, 1), (1, 2))
+K_GROUPED: list[Config] = [
+    *(
+        GemmConfig(
+            *(block_m, block_n, 4, 1, *cluster), grouping=Grouping.K_GROUPED, gran_n=1, d_bytes=4
+        )
+        for block_m, block_n in ((16, 48), (64, 112), (128, 160), (256, 16))
+        for cluster in ((1, 1), (2, 1), (1, 2))
+    ),
+    *(replace(pair, grouping=Grouping.K_GROUPED) for pair in PAIRS),
 ]
+
+
+def in_cxx(scheduler: str, config: Config) -> str:
+    """A scheduler of a configuration."""
+    return f"{scheduler}<{type(config).__name__}{config.initialiser()}>"
+
+
 SCHEDULERS = [
-    *(f"RowIdScheduler<GemmConfig{config.initialiser()}>" for config in M_GROUPED),
-    *(f"GroupRowsScheduler<GemmConfig{config.initialiser()}>" for config in M_GROUPED),
-    *(f"KGroupedScheduler<GemmConfig{config.initialiser()}>" for config in K_GROUPED),
+    *(in_cxx("RowIdScheduler", config) for config in M_GROUPED),
+    *(in_cxx("GroupRowsScheduler", config) for config in M_GROUPED),
+    *(in_cxx("KGroupedScheduler", config) for config in K_GROUPED),
 ]
 
 HARNESS = f"""
@@ -43,6 +60,7 @@ HARNESS = f"""
 #include "scheduler/group_rows.cuh"
 #include "scheduler/k_grouped.cuh"
 #include "scheduler/row_ids.cuh"
+#include "sm100/gemm_config.cuh"
 
 using namespace deep_gemm;
 
@@ -137,7 +155,7 @@ class Schedulers:
         size = ctypes.c_int.in_dll(library, "block_bytes").value
         assert size == self._buffer[0].nbytes, "Blocks must have the fields of BlockCoordinates"
 
-    def walk(self, config: GemmConfig, args: GemmArguments, cta: int, num_ctas: int) -> Blocks:
+    def walk(self, config: Config, args: GemmArguments, cta: int, num_ctas: int) -> Blocks:
         """The blocks of one CTA."""
         name = {
             Grouping.M_GROUPED: "GroupRowsScheduler",
@@ -145,7 +163,7 @@ class Schedulers:
         }[config.grouping]
         if config.grouping is Grouping.M_GROUPED and args.layout == GroupedLayout.ROW_IDS:
             name = "RowIdScheduler"
-        walk = self._walks[SCHEDULERS.index(f"{name}<GemmConfig{config.initialiser()}>")]
+        walk = self._walks[SCHEDULERS.index(in_cxx(name, config))]
         address = ctypes.addressof(args)
         count = walk(address, cta, num_ctas, self._buffer.ctypes.data, CAPACITY)
         assert count != -1, "the lanes of a warp part ways"
@@ -157,10 +175,10 @@ class Schedulers:
         """Runs the kernel that makes the groups' tensor maps."""
         assert self._make_group_maps(ctypes.addressof(args)), "the lanes of a warp part ways"
 
-    def walk_all(self, config: GemmConfig, args: GemmArguments, num_ctas: int) -> list[Blocks]:
+    def walk_all(self, config: Config, args: GemmArguments, num_ctas: int) -> list[Blocks]:
         """The blocks of each CTA of a grid. The CTAs of a cluster walk side by side.
 
-        Those of an m-grouped product share B only where they say so.
+        Those of an m-grouped product share B only where they say so; pairs always do.
         """
         ctas = [self.walk(config, args, cta, num_ctas) for cta in range(num_ctas)]
         for first in range(0, num_ctas, config.cluster_size):
@@ -171,6 +189,7 @@ class Schedulers:
                 assert (got.shares_b == leader.shares_b).all()
                 if config.grouping is Grouping.M_GROUPED and config.cluster_m > 1:
                     shares = got.shares_b == 1
+                    assert shares.all() or not isinstance(config, Sm100GemmConfig)
                     assert (got.b_batch == leader.b_batch)[shares].all()
                     assert (got.n == leader.n)[shares].all()
                     continue
@@ -181,7 +200,7 @@ class Schedulers:
         return ctas
 
 
-def check_columns(config: GemmConfig, n: int, blocks: Blocks) -> np.ndarray:
+def check_columns(config: Config, n: int, blocks: Blocks) -> np.ndarray:
     """The blocks' columns of blocks. They hang over the edge by less than a cluster."""
     assert not (blocks.n % config.block_n).any()
     most = -(-n // config.block_n) + config.cluster_size - 1
