@@ -32,7 +32,6 @@ struct GemmConfig {
 
     static constexpr int kBlockK = 128;  // bytes of K per stage: one 128-byte swizzle row, one SF
     static constexpr int kMmaM = 64;     // rows of one WGMMA
-    static constexpr int kMmaK = 32;     // K of one FP8 WGMMA
     static constexpr int kGranN = 128;   // rows of B per scale factor in 1D2D scaling
     static constexpr int kSfGroup = 4;   // k blocks whose scale factors are loaded together
     static constexpr int kWarpgroup = 128;

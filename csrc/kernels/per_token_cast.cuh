@@ -82,21 +82,33 @@ struct PerTokenCast {
   private:
     DG_DEVICE bool is_valid(uint32_t i) const { return piece.valid >> i & 1; }
 
-    DG_DEVICE Vector load(const void* matrix, int64_t stride_batch, int64_t stride_row,
-                          uint32_t i) const {
-        const int64_t row = piece.group * stride_batch + (piece.row + i) * stride_row;
-        const auto* source =
-            static_cast<const uint8_t*>(matrix) + (row + column) * Vector::kElementBytes;
-        return load_vector<kConfig.input>(source, num_left, whole_input);
+    // The first row of a matrix, from this thread's first column on.
+    DG_DEVICE const uint8_t* first_row(const void* matrix, int64_t stride_batch,
+                                       int64_t stride_row) const {
+        const int64_t row = piece.group * stride_batch + piece.row * stride_row;
+        return static_cast<const uint8_t*>(matrix) + (row + column) * Vector::kElementBytes;
     }
 
     DG_DEVICE void load() {
+        const uint8_t* row = first_row(args.x, args.x_stride_batch, args.x_stride_row);
+        load_rows(x, row, args.x_stride_row);
+        if constexpr (kConfig.multiplies) {
+            row = first_row(args.up, args.up_stride_batch, args.up_stride_row);
+            load_rows(up, row, args.up_stride_row);
+        }
+    }
+
+    // Nothing but loads lies between the loads of whole vectors.
+    DG_DEVICE void load_rows(Vector (&rows)[kRows], const uint8_t* row, int64_t stride) const {
+        if (whole_input) {
 #pragma unroll
-        for (uint32_t i = 0; i < kRows; ++i) {
-            if (!is_valid(i)) continue;
-            x[i] = load(args.x, args.x_stride_batch, args.x_stride_row, i);
-            if constexpr (kConfig.multiplies) {
-                up[i] = load(args.up, args.up_stride_batch, args.up_stride_row, i);
+            for (uint32_t i = 0; i < kRows; ++i, row += stride * Vector::kElementBytes) {
+                if (is_valid(i)) rows[i] = load_vector<kConfig.input>(row, num_left, true);
+            }
+        } else {
+#pragma unroll
+            for (uint32_t i = 0; i < kRows; ++i, row += stride * Vector::kElementBytes) {
+                if (is_valid(i)) rows[i] = load_vector<kConfig.input>(row, num_left, false);
             }
         }
     }

@@ -178,11 +178,7 @@ struct Multiplier {
     // Starts the tensor cores on one k block of one M64 slice: A[64, 128] @ B[block_n, 128].T.
     DG_DEVICE void start_slice(float (&accum)[kAccumSize], int wave) const {
         ptx::wgmma_fence();
-#pragma unroll
-        for (int k = 0; k < kConfig.kBlockK; k += kConfig.kMmaK) {
-            ptx::WgmmaFp8<kConfig.block_n>::mma_async(accum, a.at(wave * kSliceBytes + k), b.at(k),
-                                                      k != 0);
-        }
+        ptx::WgmmaFp8<kConfig.block_n>::mma_async(accum, a, wave * kSliceBytes, b, 0);
         ptx::wgmma_commit_group();
     }
 

@@ -136,11 +136,7 @@ struct Scorer {
         const Descriptor a = keys_of_warps.template tile<kConfig.key_tile_bytes()>(key_state.stage);
         const Descriptor b = queries.template tile<kConfig.query_tile_bytes()>(query_stage);
         ptx::wgmma_fence();
-#pragma unroll
-        for (int k = 0; k < kConfig.head_dim; k += MqaConfig::kMmaK) {
-            ptx::WgmmaFp8<kHalf>::mma_async(accum, a.at(k),
-                                            b.at(kIndex * kHalf * kConfig.head_dim + k), k != 0);
-        }
+        ptx::WgmmaFp8<kHalf>::mma_async(accum, a, 0, b, kIndex * kHalf * kConfig.head_dim);
         ptx::wgmma_commit_group();
         if (kIndex == 1) key_state.advance();
     }

@@ -5,10 +5,13 @@
 
 namespace deep_gemm::ptx {
 
-// D[64, kN] (+)= A[64, 32] @ B[kN, 32].T, e4m3 operands from shared memory, FP32 accumulators:
-//   static void mma_async(float (&d)[kN / 2], uint64_t a, uint64_t b, bool accumulate)
-// The JIT writes the one specialisation that a kernel uses (deep_gemm/jit/codegen.py): its operand
-// list is kN / 2 registers long.
+// D[64, kN] = A[64, kK] @ B[kN, kK].T, e4m3 operands from shared memory, FP32 accumulators: an
+// instruction for each 32 of K, and what waits for it.
+//   static void mma_async(float (&d)[kN / 2], A a, int a_bytes, B b, int b_bytes)
+//   static void wait_group<kPending>(float (&d)[kN / 2])
+// a.at(a_bytes) is the descriptor of the first bytes of A, likewise of B. The JIT writes the one
+// specialisation that a kernel uses, for its kK (deep_gemm/jit/codegen.py): its operand lists are
+// kN / 2 registers long.
 template <int kN>
 struct WgmmaFp8;
 
@@ -23,9 +26,7 @@ DG_DEVICE void wgmma_commit_group() {
 // the finished group tells the compiler that they change here, so it cannot read them earlier.
 template <int kPending, int kSize>
 DG_DEVICE void wgmma_wait_group(float (&accumulators)[kSize]) {
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
-#pragma unroll
-    for (int i = 0; i < kSize; ++i) asm volatile("" : "+f"(accumulators[i])::"memory");
+    WgmmaFp8<2 * kSize>::template wait_group<kPending>(accumulators);
 }
 
 }  // namespace deep_gemm::ptx

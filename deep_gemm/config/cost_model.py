@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from deep_gemm.config.gemm_config import BLOCK_K, MMA_K, MMA_M, WARPGROUP, GemmConfig, Grouping
+from deep_gemm.config.gemm_config import BLOCK_K, MMA_M, WARPGROUP, GemmConfig, Grouping
 from deep_gemm.config.problem import GemmProblem
 
 CLOCKS_PER_US = 1958.0
@@ -112,7 +112,7 @@ class Estimate:
 def k_block_costs(config: GemmConfig) -> dict[str, float]:
     """Clocks of one k block of one CTA, by what may limit it."""
     slices = config.mma_rows // MMA_M
-    reads = slices * (BLOCK_K // MMA_K) * MMA_K * (MMA_M + config.block_n)
+    reads = slices * BLOCK_K * (MMA_M + config.block_n)
     writes = BLOCK_K * (config.block_m + config.block_n)
     l2_bytes = BLOCK_K * (config.block_m / config.cluster_n + config.block_n / config.cluster_m)
     segments = config.block_n // config.sf_segment

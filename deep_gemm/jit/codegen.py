@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
-from deep_gemm.config.gemm_config import BLOCK_SLOT_BYTES, GemmConfig
+from deep_gemm.config.gemm_config import BLOCK_K, BLOCK_SLOT_BYTES, MMA_K, GemmConfig
 from deep_gemm.jit.source import KernelSource
 from deep_gemm.kernels.arguments import GemmArguments, KGroupMapsArguments
 
 
-def wgmma_specialisation(n: int) -> str:
-    """The C++ wrapper of `wgmma.mma_async` m64n{n}k32 for e4m3, with n/2 accumulator registers."""
-    registers = n // 2
-    operands = ", ".join(f"%{i}" for i in range(registers))
-    outputs = ", ".join(f'"+f"(d[{i}])' for i in range(registers))
-    instruction = f"wgmma.mma_async.sync.aligned.m64n{n}k32.f32.e4m3.e4m3"
+def wgmma_specialisation(n: int, k: int) -> str:
+    """The C++ wrapper of the `wgmma.mma_async` m64n{n}k32 for e4m3 that multiply k of K, with n/2
+    accumulator registers.
+
+    All of them are one statement: what a compiler takes grows with the operands of statements.
+    """
+    registers, offsets = n // 2, range(0, k, MMA_K)
+    sums = ", ".join(f"%{i}" for i in range(registers))
+    changed = ", ".join(f'"+f"(d[{i}])' for i in range(registers))
+    multiply = f"wgmma.mma_async.sync.aligned.m64n{n}k{MMA_K}.f32.e4m3.e4m3 {{{sums}}}"
+    instructions = "".join(
+        f'            "{multiply}, %{registers + 2 * i}, %{registers + 2 * i + 1}, '
+        f'{"adds" if i else "sets"}, 1, 1;\\n"\n'
+        for i in range(len(offsets))
+    )
+    descriptors = ", ".join(f'"l"(a.at(a_bytes + {i})), "l"(b.at(b_bytes + {i}))' for i in offsets)
     return f"""\
 template <>
 struct deep_gemm::ptx::WgmmaFp8<{n}> {{
-    static DG_DEVICE void mma_async(float (&d)[{registers}], uint64_t a, uint64_t b,
-                                    bool accumulate) {{
+    template <typename A, typename B>
+    static DG_DEVICE void mma_async(float (&d)[{registers}], A a, int a_bytes, B b, int b_bytes) {{
         asm volatile(
             "{{\\n"
-            ".reg .pred p;\\n"
-            "setp.ne.b32 p, %{registers + 2}, 0;\\n"
-            "{instruction}\\n"
-            "{{{operands}}}, %{registers}, %{registers + 1}, p, 1, 1;\\n"
-            "}}"
-            : {outputs}
-            : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));
+            ".reg .pred sets, adds;\\n"
+            "setp.ne.b32 sets, 0, 0;\\n"
+            "setp.eq.b32 adds, 0, 0;\\n"
+{instructions}            "}}"
+            : {changed}
+            : {descriptors});
+    }}
+
+    template <int kPending>
+    static DG_DEVICE void wait_group(float (&d)[{registers}]) {{
+        asm volatile("wgmma.wait_group.sync.aligned %{registers};"
+                     : {changed}
+                     : "n"(kPending)
+                     : "memory");
     }}
 }};
 """
@@ -40,7 +57,7 @@ def generate(config: GemmConfig, arch: str) -> KernelSource:
     text = f"""\
 #include "kernels/sm90_fp8_gemm.cuh"
 
-{wgmma_specialisation(config.block_n)}
+{wgmma_specialisation(config.block_n, BLOCK_K)}
 constexpr deep_gemm::GemmConfig kConfig{config.initialiser()};
 
 static_assert(sizeof(deep_gemm::SharedStorage<kConfig>) == {config.smem_bytes});

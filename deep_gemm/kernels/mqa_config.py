@@ -172,7 +172,8 @@ class MqaConfig(NamedTuple):
 
 def generate_mqa_logits(config: MqaConfig, arch: str) -> KernelSource:
     """The kernel of a configuration."""
-    wgmma = "" if config.is_sm100 else wgmma_specialisation(config.columns // 2)
+    products = (config.columns // 2, config.head_dim)
+    wgmma = "" if config.is_sm100 else wgmma_specialisation(*products)
     text = f"""\
 #include "kernels/{config.family}_mqa_logits.cuh"
 

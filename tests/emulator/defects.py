@@ -111,11 +111,12 @@ DEFECTS = [
         "R3",
         IN_TURN,
     ),
-    Defect("first wgmma of a k block accumulates", MULTIPLY, "k != 0", "true", "R26"),
     Defect("wrong stride in a descriptor", DESCRIPTOR, "| (1024 / 16)", "| (512 / 16)", WRONG),
     Defect("wrong layout in a descriptor", DESCRIPTOR, "(1u << 30)", "(2u << 30)", "R15"),
     Defect("reserved bit in a descriptor", DESCRIPTOR, "(1u << 30)", "(5u << 28)", "R16"),
-    Defect("B starts 16 bytes late", MULTIPLY, "b.at(k)", "b.at(k + 16)", "R15"),
+    Defect(
+        "B starts 16 bytes late", MULTIPLY, "kSliceBytes, b, 0);", "kSliceBytes, b, 16);", "R15"
+    ),
     # mbarriers
     Defect("a lane arrives twice", PIPELINE, ARRIVE, f"{{ {ARRIVE} {ARRIVE} }}", "R11"),
     Defect(

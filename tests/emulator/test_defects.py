@@ -98,6 +98,14 @@ def test_without_a_defect_nothing_is_found(case: Case, headers: Path) -> None:
     assert [outcome(case, kernel, order=order) for order in ORDERS] == [""] * len(ORDERS)
 
 
+def test_a_first_wgmma_that_accumulates_is_found() -> None:
+    """The statement is not in a header: the generator writes it."""
+    source = generate(OVERLAPPED.config, "90a")
+    assert source.text.count(", sets, 1, 1;") == 1, "the edit no longer fits"
+    wrong = replace(source, text=source.text.replace(", sets, 1, 1;", ", adds, 1, 1;"))
+    assert outcome(OVERLAPPED, translated(wrong)) == "R26"
+
+
 @pytest.mark.parametrize("defect", [*DEFECTS, *DEFECTS_OF_ORDER, *DEFECTS_OF_SPLIT_K], ids=str)
 def test_a_defect_is_found(defect: Defect, headers: Path) -> None:
     seed(defect, headers)

@@ -44,20 +44,25 @@ def test_the_text_is_the_golden_one(tmp_path: Path) -> None:
         pytest.fail(f"if the change is meant: cp {changed} {golden}")
 
 
+@pytest.mark.parametrize("k", [32, 64, 128])
 @pytest.mark.parametrize("n", BLOCK_N)
-def test_the_wgmma_wrapper_lists_each_register_once(n: int) -> None:
-    text = wgmma_specialisation(n)
-    count = n // 2
+def test_the_wgmma_wrapper_lists_each_register_once_a_statement(n: int, k: int) -> None:
+    text = wgmma_specialisation(n, k)
+    count, steps = n // 2, k // 32
     assert text.startswith(f"template <>\nstruct deep_gemm::ptx::WgmmaFp8<{n}> {{")
-    assert re.search(rf"mma_async\(float \(&d\)\[{count}\], uint64_t a, uint64_t b,", text)
-    assert text.count(f"wgmma.mma_async.sync.aligned.m64n{n}k32.f32.e4m3.e4m3") == 1
+    assert text.count(f"(float (&d)[{count}]") == 2
     # Accumulators, the two descriptors, then scale-d and the two signs.
     operands = ", ".join(f"%{i}" for i in range(count))
-    assert f'"{{{operands}}}, %{count}, %{count + 1}, p, 1, 1;\\n"' in text
-    assert f"setp.ne.b32 p, %{count + 2}, 0;" in text
+    instruction = f'"wgmma.mma_async.sync.aligned.m64n{n}k32.f32.e4m3.e4m3 {{{operands}}}, '
+    found = re.findall(re.escape(instruction) + r'%(\d+), %(\d+), (\w+), 1, 1;\\n"', text)
+    assert found == [
+        (str(count + 2 * i), str(count + 2 * i + 1), "adds" if i else "sets") for i in range(steps)
+    ]
+    assert "setp.ne.b32 sets, 0, 0;" in text and "setp.eq.b32 adds, 0, 0;" in text
+    descriptors = re.findall(r'"l"\((\w)\.at\(\w_bytes \+ (\d+)\)\)', text)
+    assert descriptors == [(name, str(32 * i)) for i in range(steps) for name in "ab"]
     outputs = re.findall(r'"\+f"\(d\[(\d+)\]\)', text)
-    assert outputs == [str(i) for i in range(count)]
-    assert ': "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));' in text
+    assert outputs == [str(i) for i in range(count)] * 2
 
 
 @pytest.mark.parametrize("config", legal_configs()[::101], ids=lambda config: config.name)

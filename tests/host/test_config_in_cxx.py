@@ -60,7 +60,7 @@ SM100_DERIVED = [
 CONSTANTS = {
     name: value
     for name, value in vars(gemm_config).items()
-    if name.isupper() and not name.startswith("_") and name != "BLOCK_SLOT_BYTES"
+    if name.isupper() and not name.startswith("_") and name not in ("BLOCK_SLOT_BYTES", "MMA_K")
 }
 STRUCTS: dict[str, type[KernelArguments]] = {
     "GemmArguments": GemmArguments,

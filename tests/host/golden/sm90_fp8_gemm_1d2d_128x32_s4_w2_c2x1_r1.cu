@@ -2,17 +2,28 @@
 
 template <>
 struct deep_gemm::ptx::WgmmaFp8<32> {
-    static DG_DEVICE void mma_async(float (&d)[16], uint64_t a, uint64_t b,
-                                    bool accumulate) {
+    template <typename A, typename B>
+    static DG_DEVICE void mma_async(float (&d)[16], A a, int a_bytes, B b, int b_bytes) {
         asm volatile(
             "{\n"
-            ".reg .pred p;\n"
-            "setp.ne.b32 p, %18, 0;\n"
-            "wgmma.mma_async.sync.aligned.m64n32k32.f32.e4m3.e4m3\n"
-            "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, %16, %17, p, 1, 1;\n"
+            ".reg .pred sets, adds;\n"
+            "setp.ne.b32 sets, 0, 0;\n"
+            "setp.eq.b32 adds, 0, 0;\n"
+            "wgmma.mma_async.sync.aligned.m64n32k32.f32.e4m3.e4m3 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, %16, %17, sets, 1, 1;\n"
+            "wgmma.mma_async.sync.aligned.m64n32k32.f32.e4m3.e4m3 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, %18, %19, adds, 1, 1;\n"
+            "wgmma.mma_async.sync.aligned.m64n32k32.f32.e4m3.e4m3 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, %20, %21, adds, 1, 1;\n"
+            "wgmma.mma_async.sync.aligned.m64n32k32.f32.e4m3.e4m3 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, %22, %23, adds, 1, 1;\n"
             "}"
             : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
-            : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));
+            : "l"(a.at(a_bytes + 0)), "l"(b.at(b_bytes + 0)), "l"(a.at(a_bytes + 32)), "l"(b.at(b_bytes + 32)), "l"(a.at(a_bytes + 64)), "l"(b.at(b_bytes + 64)), "l"(a.at(a_bytes + 96)), "l"(b.at(b_bytes + 96)));
+    }
+
+    template <int kPending>
+    static DG_DEVICE void wait_group(float (&d)[16]) {
+        asm volatile("wgmma.wait_group.sync.aligned %16;"
+                     : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
+                     : "n"(kPending)
+                     : "memory");
     }
 };
 
