@@ -50,7 +50,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("compile") and (reason := no_compiler()):
         pytest.skip(reason)
-    if item.get_closest_marker("gpu") and (reason := no_gpu()):
+    wanted = (10, 0) if item.get_closest_marker("sm100") else (9, 0)
+    if item.get_closest_marker("gpu") and (reason := no_gpu(wanted)):
         pytest.skip(reason)
 
 
@@ -68,15 +69,16 @@ def no_compiler() -> str | None:
 
 
 @cache
-def no_gpu() -> str | None:
-    """Why no SM90 kernel can run here, or None."""
+def no_gpu(wanted: tuple[int, int]) -> str | None:
+    """Why no kernel for a compute capability can run here, or None."""
     import torch
 
     if not torch.cuda.is_available():
         return "torch sees no CUDA device"
     capability = torch.cuda.get_device_capability()
-    if capability != (9, 0):
-        return f"needs an SM90 GPU, found compute capability {capability[0]}.{capability[1]}"
+    if capability != wanted:
+        found = f"{capability[0]}.{capability[1]}"
+        return f"needs an SM{wanted[0]}{wanted[1]} GPU, found compute capability {found}"
     return None
 
 

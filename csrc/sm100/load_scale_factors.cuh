@@ -54,7 +54,7 @@ DG_DEVICE void sm100_load_scale_factors(Sm100Storage<kConfig>& smem, const GemmA
     typename Sm100SfPipeline<kConfig>::State started, ready;
     const auto hand_on = [&] {
         ptx::fence_proxy_async();
-        arrive_at_leader<kConfig>(pipeline.full_barrier(ready));
+        announce_to_leader<kConfig>(pipeline.full_barrier(ready));
         ready.advance();
     };
     bool is_held = false;  // whether a group has been started and not handed on

@@ -25,13 +25,17 @@ DG_DEVICE uint32_t leader_address(const uint64_t* barrier) {
     return kConfig.shares_mmas() ? ptx::mapa(own, 0) : own;
 }
 
-// Arrives there, behind what this thread has read or written of its own CTA.
-//
-// That a fence of the async proxy and such an arrival are enough for the leader's MMAs to read what
-// this CTA's threads have stored in their shared memory rests on the practice of one other library,
-// which asks itself the same.
+// Arrives there: this thread is done with reading.
 template <Sm100GemmConfig kConfig>
 DG_DEVICE void arrive_at_leader(const uint64_t* barrier) {
+    ptx::mbarrier_arrive<kConfig.shares_mmas()>(leader_address<kConfig>(barrier));
+}
+
+// The same behind what this thread has stored in its own CTA's shared memory, and a fence of the
+// async proxy. That this is enough for MMAs and copies that the leader starts rests on the practice
+// of one other library, which asks itself whether it is.
+template <Sm100GemmConfig kConfig>
+DG_DEVICE void announce_to_leader(const uint64_t* barrier) {
     if constexpr (kConfig.shares_mmas()) {
         ptx::mbarrier_arrive_cluster(leader_address<kConfig>(barrier));
     } else {

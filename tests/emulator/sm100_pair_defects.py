@@ -152,7 +152,7 @@ PAIR_DEFECTS = [
     PairDefect(
         "scale factors announced to their own CTA",
         SF,
-        "arrive_at_leader<kConfig>(pipeline.full_barrier(ready));",
+        "announce_to_leader<kConfig>(pipeline.full_barrier(ready));",
         "pipeline.producer_arrive(ready);",
         "R11",
     ),

@@ -50,21 +50,21 @@ def paired(block_n: int = 32, num_stages: int = 2, num_sms: int = 2) -> Iterator
     forget_calls()
 
 
-def contiguous(layout: Layout, dtype: torch.dtype = torch.bfloat16) -> Callable[[], None]:
+def contiguous(layout: Layout, dtype: torch.dtype = torch.bfloat16) -> Callable[..., None]:
     """What padding holds is NaN; so half of a pair multiplies that where the other has rows."""
 
-    def run() -> None:
-        a = poison(exact_operand((len(layout.row_groups), K), 1, "cpu"), layout.row_groups < 0)
-        b = exact_operand((layout.num_groups, N, K), 128, "cpu", 1)
+    def run(device: str = "cpu") -> None:
+        a = poison(exact_operand((len(layout.row_groups), K), 1, device), layout.row_groups < 0)
+        b = exact_operand((layout.num_groups, N, K), 128, device, 1)
         check_contiguous(run_contiguous(a, b, layout, dtype), a, b, layout)
 
     return run
 
 
-def masked(masked_m: list[int], m_max: int) -> Callable[[], None]:
-    def run() -> None:
-        a = exact_operand((len(masked_m), m_max, K), 1, "cpu")
-        b = exact_operand((len(masked_m), N, K), 128, "cpu", 1)
+def masked(masked_m: list[int], m_max: int) -> Callable[..., None]:
+    def run(device: str = "cpu") -> None:
+        a = exact_operand((len(masked_m), m_max, K), 1, device)
+        b = exact_operand((len(masked_m), N, K), 128, device, 1)
         poison(a, ~valid_rows(masked_m, m_max))
         check_masked(run_masked(a, b, masked_m), a, b, masked_m)
 

@@ -15,6 +15,7 @@ from tests.emulator.arch import on_arch
 from tests.emulator.dense import ORDERS
 from tests.emulator.sm100 import Case, run_case
 from tests.emulator.sm100_pairs import M_GROUPED, paired
+from tests.head_gemms import check_heads
 from tests.sm100_k_groups import KCase, run_k_case
 
 pytestmark = pytest.mark.filterwarnings("ignore:CPU tensors")
@@ -29,11 +30,11 @@ BOTH_MN = {"a_is_mn_major": True, "b_is_mn_major": True}
 # accumulators; more and fewer k blocks than stages; all majors.
 CASES = [
     Case(pair(32, 3), 300, 40, 656),
-    Case(pair(64, 2, d_bytes=4), 400, 72, 272, num_sms=4),
-    Case(pair(256, 2), 129, 264, 272),
-    Case(pair(16, 8, gran_k_a=32, gran_k_b=32), 65, 40, 400),
-    Case(pair(48, 3, gran_k_b=32, d_bytes=4), 260, 56, 272, accumulates=True),
-    Case(pair(64, 3, a_is_mn_major=True), 208, 72, 400),
+    Case(pair(64, 2, d_bytes=4), 272, 72, 272, num_sms=4),
+    Case(pair(256, 2), 129, 264, 144),
+    Case(pair(16, 8, gran_k_a=32, gran_k_b=32), 65, 24, 400),
+    Case(pair(48, 3, gran_k_b=32, d_bytes=4), 260, 56, 144, accumulates=True),
+    Case(pair(64, 3, a_is_mn_major=True), 208, 72, 272),
     Case(pair(160, 2, b_is_mn_major=True), 150, 176, 144),
     Case(pair(96, 2, gran_k_a=32, **BOTH_MN), 144, 112, 272),
     Case(pair(256, 2, **BOTH_MN), 256, 256, 144),
@@ -69,8 +70,8 @@ def test_m_grouped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 K_CASES = [
-    KCase("tn", (128, 0, 640), m=144, n=32, c="d"),
-    KCase("ends", (100, 0, 130), m=272, n=48),
+    KCase("tn", (128, 0, 384), m=144, n=32, c="d"),
+    KCase("ends", (100, 0, 130), m=144, n=96),
     KCase("nt", (128, 384), m=144, n=40, gran_k=32, dtype=torch.bfloat16),
 ]
 
@@ -81,6 +82,11 @@ def test_k_grouped(case: KCase, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DG_EMULATOR_TIMING", timing.value)
         with paired():
             run_k_case(case, "cpu")
+
+
+def test_gaps_between_heads() -> None:
+    with paired():
+        check_heads(150, 144, 2, (32, 8, 64), "cpu")
 
 
 @pytest.mark.parametrize(

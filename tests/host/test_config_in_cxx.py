@@ -55,7 +55,7 @@ SM100_CONFIGS = [
 ]
 SM100_DERIVED = [
     *("sf_group", "num_sf_groups", "num_accumulators", "tmem_columns", "b_rows"),
-    "d_swizzle_bytes",
+    *("d_swizzle_bytes", "b_part", "cluster_size"),
 ]
 CONSTANTS = {
     name: value
