@@ -14,10 +14,8 @@ from deep_gemm.checks import (
     check_shape,
     refuse,
 )
-from deep_gemm.errors import UnsupportedArchitectureError
 from deep_gemm.kernels.mqa_config import HEAD_DIMS, HEADS, PAGE_KEYS
 from deep_gemm.kernels.mqa_logits import SF_BYTES, MatrixLogits, PagedLogits, row_stride
-from deep_gemm.runtime.device import arch_of, is_sm100
 
 LOGITS_TYPES = (torch.float32, torch.bfloat16)
 
@@ -58,7 +56,6 @@ def check_matrix_call(tensors: MatrixLogits) -> None:
 
     Raises:
         ArgumentError: one breaks a rule.
-        UnsupportedArchitectureError: the device has no kernel for it.
     """
     q, keys, key_sf, weights, starts, ends, _ = tensors
     _check_queries(q, 3)
@@ -89,7 +86,6 @@ def check_paged_call(tensors: PagedLogits) -> None:
 
     Raises:
         ArgumentError: one breaks a rule.
-        UnsupportedArchitectureError: the device has no kernel for it.
     """
     q, cache, weights, lens, table, schedule, _ = tensors
     _check_queries(q, 4)
@@ -133,9 +129,9 @@ def check_page_keys(page_keys: object) -> None:
 
 
 def check_no_indices(indices: object) -> None:
-    """Shared rows of a block table, which no SM90 kernel has."""
+    """Shared rows of a block table, which no kernel has."""
     if indices is not None:
-        refuse("indices", "must be None on SM90", type(indices).__name__)
+        refuse("indices", "must be None", type(indices).__name__)
 
 
 def _check_queries(q: torch.Tensor, dims: int) -> None:
@@ -152,11 +148,6 @@ def _check_queries(q: torch.Tensor, dims: int) -> None:
     if token < heads * head_dim or token % TMA_ALIGNMENT:
         rule = f"token stride must be a multiple of {TMA_ALIGNMENT} bytes, heads must not overlap"
         refuse("q", rule, f"strides {tuple(q.stride())}")
-    if is_sm100(arch_of(q.device)):
-        raise UnsupportedArchitectureError(
-            f"argument q: must be on an SM90 device: there is no kernel for MQA logits on SM100 "
-            f"yet, got {q.device}"
-        )
 
 
 def _check_cache(cache: torch.Tensor, head_dim: int, device: torch.device) -> None:

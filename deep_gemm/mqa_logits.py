@@ -84,7 +84,7 @@ def fp8_mqa_logits(
 
     Raises:
         ArgumentError: an argument breaks one of these rules.
-        UnsupportedArchitectureError: the device is not SM90.
+        UnsupportedArchitectureError: there are no kernels for the device.
         CompilationError: the kernel could not be compiled.
     """
     data, (keys, key_sf) = plain_queries(q), check_operand("kv", kv)
@@ -98,7 +98,7 @@ def fp8_mqa_logits(
 
 
 fp8_fp4_mqa_logits = fp8_mqa_logits
-"""The name that also takes FP4 operands, on SM100."""
+"""The name under which others also take FP4 operands; here they are refused."""
 
 
 def run_matrix_logits(
@@ -145,7 +145,7 @@ def get_paged_mqa_logits_metadata(
             `fp8_paged_mqa_logits`.
         block_kv: keys of a page: 16, 32 or 64.
         num_sms: multiprocessors that `fp8_paged_mqa_logits` is to use.
-        indices: must be None on SM90.
+        indices: must be None.
 
     Returns:
         [num_sms + 1, 2] int32, contiguous: sequence and tile of 128 keys at which each begins; the
@@ -204,7 +204,7 @@ def fp8_paged_mqa_logits(
         max_context_len: columns of the logits; keys from there on are not scored.
         clean_logits: write -inf from a row's length on; otherwise what lies there is not written.
         logits_dtype: torch.float32 or torch.bfloat16; sums are FP32.
-        indices: must be None on SM90. Orders of arguments in which it stands in the place of
+        indices: must be None. Orders of arguments in which it stands in the place of
             `clean_logits` or `logits_dtype` are known by its None.
 
     Returns:
@@ -213,7 +213,7 @@ def fp8_paged_mqa_logits(
 
     Raises:
         ArgumentError: an argument breaks one of these rules.
-        UnsupportedArchitectureError: the device is not SM90.
+        UnsupportedArchitectureError: there are no kernels for the device.
         CompilationError: the kernel could not be compiled.
     """
     data = plain_queries(q)
@@ -231,7 +231,7 @@ def fp8_paged_mqa_logits(
 
 
 fp8_fp4_paged_mqa_logits = fp8_paged_mqa_logits
-"""The name that also takes FP4 operands, on SM100."""
+"""The name under which others also take FP4 operands; here they are refused."""
 
 
 def run_paged_logits(inputs: Inputs, width: int, cleans: bool, dtype: torch.dtype) -> torch.Tensor:

@@ -1,4 +1,5 @@
-// The descriptor of a WGMMA operand whose rows are 32, 64 or 128 bytes wide. PTX ISA 9.7.15.5.1.
+// The descriptor of an operand of WGMMA or tcgen05.mma whose rows are 32, 64 or 128 bytes wide.
+// PTX ISA 9.7.15.5.1 and 9.7.16.4.1.
 #pragma once
 
 #include "common/types.cuh"
@@ -9,14 +10,16 @@ namespace deep_gemm {
 // A K-major FP8 tile under the swizzle of its rows' width, as TMA writes it.
 //   bits 0-13   start address / 16
 //   bits 32-45  stride between groups of eight rows / 16
+//   bit  46     1 for tcgen05
 //   bits 62-63  layout: 1, 2 and 3 for a swizzle of 128, 64 and 32 bytes
 // The tile starts where the pattern does, so the base offset is zero. Only the low word differs
 // from tile to tile.
-template <int kRowBytes>
+template <int kRowBytes, bool kIsTcgen05 = false>
 struct RowDescriptor {
     static_assert(kRowBytes == 32 || kRowBytes == 64 || kRowBytes == 128);
     static constexpr uint64_t kLayout = kRowBytes == 128 ? 1 : kRowBytes == 64 ? 2 : 3;
-    static constexpr uint64_t kHigh = (kLayout << 30) | (8 * kRowBytes / 16);
+    static constexpr uint64_t kHigh =
+        (kLayout << 30) | (kIsTcgen05 ? 1 << 14 : 0) | (8 * kRowBytes / 16);
 
     uint32_t low;
 

@@ -52,4 +52,13 @@ DG_HOST_DEVICE constexpr uint32_t mxf8_instruction(uint32_t sfa_byte, uint32_t s
     return kShape | kMajors | (sfb_byte << 4) | (sfa_byte << 29);
 }
 
+// The same of kind f8f6f4 for E4M3, both operands K-major:
+//   bits 4-5    1: D is FP32
+//   bits 17-22  N / 8
+//   bits 24-28  M / 16
+template <int kM, int kN>
+DG_HOST_DEVICE constexpr uint32_t f8_instruction() {
+    return (1u << 4) | (kN / 8 << 17) | (kM / 16 << 24);
+}
+
 }  // namespace deep_gemm

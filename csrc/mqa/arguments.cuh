@@ -7,7 +7,8 @@
 namespace deep_gemm {
 
 struct MqaArguments {
-    // [heads / 2, tokens, 2, head_dim], box [heads / 2, quad_tokens, 2, head_dim].
+    // SM90: [heads / 2, tokens, 2, head_dim], box [heads / 2, quad_tokens, 2, head_dim].
+    // SM100: [1, tokens, heads, head_dim], box [1, num_tokens, heads, head_dim].
     TensorMap tensor_map_q;
     TensorMap tensor_map_keys;    // [1, keys, head_dim], box [1, 128, head_dim]; or the pages
     TensorMap tensor_map_key_sf;  // [1, 1, keys], box [1, 1, 128]; or those of the pages

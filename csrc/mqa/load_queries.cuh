@@ -13,10 +13,10 @@
 
 namespace deep_gemm {
 
-// Column c of a block's product is head `head` of its token `token`. The tokens of a group are
-// interleaved by pairs of heads, which is the order of TMA's box: two heads of the first token, two
-// of the second, ... So a quad of lanes, which holds eight columns of a row, two to a lane, has a
-// different token in each lane.
+// Column c of a block's product is head `head` of its token `token`. On SM90 the tokens of a group
+// are interleaved by pairs of heads, which is the order of TMA's box: two heads of the first token,
+// two of the second, ... So a quad of lanes, which holds eight columns of a row, two to a lane, has
+// a different token in each lane. On SM100 heads come in order, token by token.
 template <MqaConfig kConfig>
 struct Column {
     static constexpr uint32_t kQuadTokens = kConfig.quad_tokens();
@@ -106,15 +106,14 @@ struct QueryLoader {
         }
     }
 
-    // One box per group of tokens; those of tokens behind the last are zeros.
+    // Box by box; queries of tokens behind the last are zeros.
     DG_DEVICE void load_queries(uint32_t first_token) {
-        constexpr uint32_t kGroupBytes = kConfig.group_eights() * 8 * kConfig.head_dim;
-        pipeline.producer_expect(state, kConfig.num_groups() * kGroupBytes);
+        constexpr uint32_t kTokenBytes = kConfig.num_heads * kConfig.head_dim;
+        pipeline.producer_expect(state, kTokens * kTokenBytes);
 #pragma unroll
-        for (uint32_t group = 0; group < kConfig.num_groups(); ++group) {
-            ptx::tma_load_4d(smem.queries[state.stage] + group * kGroupBytes, &args.tensor_map_q,
-                             pipeline.full_barrier(state), 0, 0,
-                             first_token + group * kConfig.quad_tokens(), 0);
+        for (uint32_t i = 0; i < kTokens; i += kConfig.box_tokens()) {
+            ptx::tma_load_4d(smem.queries[state.stage] + i * kTokenBytes, &args.tensor_map_q,
+                             pipeline.full_barrier(state), 0, 0, first_token + i, 0);
         }
     }
 };

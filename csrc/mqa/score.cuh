@@ -13,6 +13,7 @@
 #include "layout/accumulator.cuh"
 #include "layout/row_descriptor.cuh"
 #include "mqa/storage.cuh"
+#include "mqa/store_logit.cuh"
 #include "ptx/convert.cuh"
 #include "ptx/memory.cuh"
 #include "ptx/thread.cuh"
@@ -189,8 +190,8 @@ struct Scorer {
         const int token = group * kQuadTokens + thread % kQuadTokens;
         const LogitRow row = smem.blocks[summed_state.stage].rows[token];
         if constexpr (kQuadTokens == 4) {
-            store(row, tile.key, sums[0] * tile.sf[0]);
-            store(row, tile.key + 8, sums[1] * tile.sf[1]);
+            store_logit<kConfig>(row, tile.key, sums[0] * tile.sf[0]);
+            store_logit<kConfig>(row, tile.key + 8, sums[1] * tile.sf[1]);
         } else {
             // Lanes two apart have half of a token's heads each: each takes one of the rows.
             const bool is_second = thread & 2;
@@ -199,18 +200,8 @@ struct Scorer {
             if constexpr (kQuadTokens == 1) sum += __shfl_xor_sync(0xffffffff, sum, 1);
             if (kQuadTokens == 2 || thread % 2 == 0) {
                 const float sf = is_second ? tile.sf[1] : tile.sf[0];
-                store(row, tile.key + (is_second ? 8 : 0), sum * sf);
+                store_logit<kConfig>(row, tile.key + (is_second ? 8 : 0), sum * sf);
             }
-        }
-    }
-
-    DG_DEVICE static void store(const LogitRow& row, uint32_t key, float logit) {
-        if (key < row.first || key >= row.end) return;
-        const uint64_t address = row.address + static_cast<uint64_t>(key) * kConfig.logits_bytes;
-        if constexpr (kConfig.logits_bytes == 4) {
-            *reinterpret_cast<float*>(address) = logit;
-        } else {
-            *reinterpret_cast<uint16_t*>(address) = ptx::cvt_bf16x2(logit, 0.0f);
         }
     }
 };

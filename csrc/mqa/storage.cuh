@@ -25,9 +25,9 @@ struct QueryBlock {
     uint32_t sequence;   // whose pages hold the keys
 };
 
-// The ring of key tiles: one lane announces the bytes, all math warps read.
+// The ring of key tiles: one lane announces the bytes.
 template <MqaConfig kConfig>
-using KeyPipeline = Pipeline<kConfig.num_stages, 1, kConfig.kMathWarpgroups * 4, 1>;
+using KeyPipeline = Pipeline<kConfig.num_stages, 1, kConfig.key_readers(), 1>;
 
 // The ring of query blocks: `full` takes an arrival of each lane of the warp that copies weights,
 // when its copies have landed, and one with the bytes of TMA. The math warps read, and the warp
@@ -35,6 +35,18 @@ using KeyPipeline = Pipeline<kConfig.num_stages, 1, kConfig.kMathWarpgroups * 4,
 template <MqaConfig kConfig>
 using QueryPipeline =
     Pipeline<kConfig.num_query_stages, 32 + 1, kConfig.kMathWarpgroups * 4 + 1, 1>;
+
+// SM100's accumulators: a commit fills one, the warps of one warpgroup read it.
+template <MqaConfig kConfig>
+using AccumulatorRing = Pipeline<kConfig.num_accumulators(), 1, MqaConfig::kWarpgroup / 32, 1>;
+
+template <MqaConfig kConfig, bool kIsSm100 = kConfig.is_sm100>
+struct AccumulatorStorage {
+    PipelineBarriers<kConfig.num_accumulators()> barriers;
+    uint32_t tmem;  // address of the first column
+};
+template <MqaConfig kConfig>
+struct AccumulatorStorage<kConfig, false> {};
 
 template <MqaConfig kConfig>
 struct MqaStorage {
@@ -51,6 +63,7 @@ struct MqaStorage {
 
     PipelineBarriers<kStages> key_barriers;
     PipelineBarriers<kQueryStages> query_barriers;
+    [[no_unique_address]] AccumulatorStorage<kConfig> accumulators;
     ShareStorage<MqaConfig::kThreads> share;
 };
 

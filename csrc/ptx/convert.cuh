@@ -1,5 +1,5 @@
-// Conversions between FP32 and the narrower types of operands, and relu. PTX ISA 9.7.9.22
-// and 9.7.3.
+// Conversions between FP32 and the narrower types of operands, relu, and FP32 arithmetic by pairs.
+// PTX ISA 9.7.9.22 and 9.7.3.
 #pragma once
 
 #include "common/types.cuh"
@@ -33,6 +33,20 @@ DG_DEVICE float relu(float value) {
     float result;
     asm("max.NaN.f32 %0, %1, 0f00000000;" : "=f"(result) : "f"(value));
     return result;
+}
+
+// sum[i] += a[i] * b[i] for two i, in one instruction, each rounded once. From SM100 on.
+DG_DEVICE void fma_pair(float (&sum)[2], float a0, float a1, float b0, float b1) {
+    asm("{\n"
+        ".reg .b64 a, b, c;\n"
+        "mov.b64 a, {%2, %3};\n"
+        "mov.b64 b, {%4, %5};\n"
+        "mov.b64 c, {%0, %1};\n"
+        "fma.rn.f32x2 c, a, b, c;\n"
+        "mov.b64 {%0, %1}, c;\n"
+        "}"
+        : "+f"(sum[0]), "+f"(sum[1])
+        : "f"(a0), "f"(a1), "f"(b0), "f"(b1));
 }
 
 }  // namespace deep_gemm::ptx

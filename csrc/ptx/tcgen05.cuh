@@ -81,6 +81,19 @@ DG_DEVICE void tcgen05_commit(uint64_t* barrier) {
     }
 }
 
+// D[m, n] = A[m, 32] @ B[n, 32].T of FP8 operands without scale factors, or D + that; parameters as
+// of tcgen05_mma_mxf8.
+DG_DEVICE void tcgen05_mma_f8(uint32_t d, uint64_t a, uint64_t b, uint32_t idesc, bool accumulate) {
+    asm volatile(
+        "{\n"
+        ".reg .pred p;\n"
+        "setp.ne.b32 p, %4, 0;\n"
+        "tcgen05.mma.cta_group::1.kind::f8f6f4 [%0], %1, %2, %3, p;\n"
+        "}" ::"r"(d),
+        "l"(a), "l"(b), "r"(idesc), "r"(static_cast<int>(accumulate))
+        : "memory");
+}
+
 // Reads 16 columns of the lane that belongs to this thread: lane 32 * (warp % 4) + its own.
 DG_DEVICE void tcgen05_ld_16_columns(uint32_t address, float (&value)[16]) {
     asm volatile(

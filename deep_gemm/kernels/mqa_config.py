@@ -29,13 +29,18 @@ TILE_KEYS = 128
 NUM_THREADS = 384
 
 MAX_COLUMNS = 256
-"""Heads of all tokens of a block: two halves of it are accumulators, 128 registers a thread."""
+"""Heads of all tokens of a block. On SM90 two halves of it are accumulators, 128 registers a
+thread; on SM100 it is the most columns of an MMA, and two such accumulators fill the tensor
+memory."""
+
+TMEM_COLUMNS = 512
+"""Of SM100's tensor memory."""
 
 MAX_TOKENS = 16
 """Tokens of a block."""
 
 SMEM_BYTES = 232448
-"""What an SM90 CTA can have."""
+"""What a CTA can have, on SM90 and on SM100."""
 
 MAX_STAGES = 12
 """More key tiles than this are never under way."""
@@ -50,6 +55,7 @@ class MqaConfig(NamedTuple):
         num_tokens: query tokens of a block.
         page_keys: keys of a page, or 0 where keys lie in one matrix.
         logits_bytes: 4 for FP32, 2 for BF16.
+        is_sm100: whether it is the kernel of SM100. Blocks and tiles are the same on both.
     """
 
     num_heads: int
@@ -57,33 +63,53 @@ class MqaConfig(NamedTuple):
     num_tokens: int
     page_keys: int
     logits_bytes: int
+    is_sm100: bool = False
 
     @classmethod
-    def of_matrix(cls, num_heads: int, head_dim: int, dtype: torch.dtype) -> MqaConfig:
+    def of_matrix(
+        cls, num_heads: int, head_dim: int, dtype: torch.dtype, is_sm100: bool = False
+    ) -> MqaConfig:
         """For keys in one matrix: as many tokens as columns allow, in whole quads of lanes if
         possible. It does not depend on the number of tokens."""
         most = min(MAX_COLUMNS // num_heads, MAX_TOKENS)
         num_tokens = most // 4 * 4 or most // 2 * 2
-        return cls(num_heads, head_dim, num_tokens, 0, dtype.itemsize)
+        return cls(num_heads, head_dim, num_tokens, 0, dtype.itemsize, is_sm100)
 
     @classmethod
     def of_pages(
-        cls, num_heads: int, head_dim: int, next_n: int, page_keys: int, dtype: torch.dtype
+        cls,
+        num_heads: int,
+        head_dim: int,
+        next_n: int,
+        page_keys: int,
+        dtype: torch.dtype,
+        is_sm100: bool = False,
     ) -> MqaConfig:
         """For keys in pages: all tokens of a sequence, or an equal part of them."""
         most = min(MAX_COLUMNS // num_heads, MAX_TOKENS)
         num_blocks = -(-next_n // most)
-        return cls(num_heads, head_dim, -(-next_n // num_blocks), page_keys, dtype.itemsize)
+        num_tokens = -(-next_n // num_blocks)
+        return cls(num_heads, head_dim, num_tokens, page_keys, dtype.itemsize, is_sm100)
 
     @property
     def quad_tokens(self) -> int:
-        """Tokens that the four lanes of a quad share."""
-        return gcd(self.num_tokens, 4)
+        """Tokens that the four lanes of a quad share; on SM100 none does."""
+        return 1 if self.is_sm100 else gcd(self.num_tokens, 4)
+
+    @property
+    def box_tokens(self) -> int:
+        """Tokens whose queries one TMA box brings."""
+        return self.num_tokens if self.is_sm100 else self.quad_tokens
 
     @property
     def columns(self) -> int:
         """Columns of the product."""
         return align(self.num_tokens * self.num_heads, 16)
+
+    @property
+    def num_accumulators(self) -> int:
+        """Of SM100: one for each math warpgroup, or two, where they fit."""
+        return 4 if 4 * self.columns <= TMEM_COLUMNS else 2
 
     @property
     def num_query_stages(self) -> int:
@@ -115,6 +141,8 @@ class MqaConfig(NamedTuple):
         size = align(size, 128) + queries * self.columns * 4
         size = align(size, 16) + queries * (self.num_tokens * 16 + 16)
         size += 16 * (num_stages + queries)
+        if self.is_sm100:
+            size += 16 * self.num_accumulators + 8
         size += NUM_THREADS // 32 * 4 + 16
         return align(size, 1024)
 
@@ -124,7 +152,12 @@ class MqaConfig(NamedTuple):
         keys = f"page{self.page_keys}" if self.page_keys else "matrix"
         dtype = "fp32" if self.logits_bytes == 4 else "bf16"
         sizes = f"h{self.num_heads}_d{self.head_dim}_t{self.num_tokens}"
-        return f"sm90_mqa_logits_{sizes}_{keys}_{dtype}"
+        return f"{self.family}_mqa_logits_{sizes}_{keys}_{dtype}"
+
+    @property
+    def family(self) -> str:
+        """Whose kernel it is: sm90 or sm100."""
+        return "sm100" if self.is_sm100 else "sm90"
 
     def initialiser(self) -> str:
         """The C++ value."""
@@ -132,16 +165,19 @@ class MqaConfig(NamedTuple):
             **self._asdict(),
             "num_stages": self.num_stages,
             "num_query_stages": self.num_query_stages,
+            "is_sm100": str(self.is_sm100).lower(),
         }
         return "{" + ", ".join(f".{name} = {value}" for name, value in fields.items()) + "}"
 
 
 def generate_mqa_logits(config: MqaConfig, arch: str) -> KernelSource:
     """The kernel of a configuration."""
+    products = (config.columns // 2, config.head_dim)
+    wgmma = "" if config.is_sm100 else wgmma_specialisation(*products)
     text = f"""\
-#include "kernels/sm90_mqa_logits.cuh"
+#include "kernels/{config.family}_mqa_logits.cuh"
 
-{wgmma_specialisation(config.columns // 2, config.head_dim)}
+{wgmma}
 constexpr deep_gemm::MqaConfig kConfig{config.initialiser()};
 
 static_assert(sizeof(deep_gemm::MqaStorage<kConfig>) == {config.smem_bytes});
@@ -149,10 +185,11 @@ static_assert(sizeof(deep_gemm::MqaArguments) == {MqaArguments.cxx_size()});
 static_assert(kConfig.kThreads == {NUM_THREADS});
 static_assert(kConfig.kTileKeys == {TILE_KEYS});
 static_assert(kConfig.quad_tokens() == {config.quad_tokens});
+static_assert(kConfig.box_tokens() == {config.box_tokens});
 
 extern "C" __global__ void __launch_bounds__({NUM_THREADS}, 1)
     {config.entry}(const __grid_constant__ deep_gemm::MqaArguments args) {{
-    deep_gemm::sm90_mqa_logits<kConfig>(args);
+    deep_gemm::{config.family}_mqa_logits<kConfig>(args);
 }}
 """
     return KernelSource(config.entry, text, config.entry, arch, config=repr(config))

@@ -11,7 +11,7 @@ from deep_gemm.jit.build import build
 from deep_gemm.kernels.arguments import L2Policy
 from deep_gemm.kernels.mqa_arguments import MqaArguments
 from deep_gemm.kernels.mqa_config import NUM_THREADS, TILE_KEYS, MqaConfig, generate_mqa_logits
-from deep_gemm.runtime.device import arch_of
+from deep_gemm.runtime.device import arch_of, is_sm100
 from deep_gemm.runtime.launch import KernelLaunch, Plan
 from deep_gemm.runtime.plan import make_plan
 from deep_gemm.settings import Settings, usable_sms
@@ -59,7 +59,8 @@ class MatrixLogits(NamedTuple):
         """
         q, keys, key_sf, weights, starts, ends, logits = self
         tokens, heads, head_dim = q.shape
-        config = MqaConfig.of_matrix(heads, head_dim, logits.dtype)
+        is_blackwell = is_sm100(arch_of(q.device))
+        config = MqaConfig.of_matrix(heads, head_dim, logits.dtype, is_blackwell)
         arguments = _arguments(q, weights, logits, cleans)
         arguments.num_keys, arguments.is_compressed = keys.shape[0], is_compressed
         key_strides = keys.shape[0] * row_stride(keys), row_stride(keys)
@@ -124,7 +125,9 @@ class PagedLogits(NamedTuple):
         q, cache, weights, lens, table, schedule, logits = self
         sequences, next_n, heads, head_dim = q.shape
         page_keys = cache.shape[1]
-        config = MqaConfig.of_pages(heads, head_dim, next_n, page_keys, logits.dtype)
+        config = MqaConfig.of_pages(
+            heads, head_dim, next_n, page_keys, logits.dtype, is_sm100(arch_of(q.device))
+        )
         tokens = q.flatten(0, 1)
         arguments = _arguments(tokens, weights, logits, cleans)
         arguments.next_n, arguments.lens_per_sequence = next_n, lens.numel() // sequences
@@ -161,13 +164,18 @@ def row_stride(matrix: torch.Tensor) -> int:
 
 
 def _query_map(q: torch.Tensor, config: MqaConfig) -> BoxMap:
-    """The map of q [tokens, heads, head_dim] whose box interleaves tokens by pairs of heads."""
+    """The map of q [tokens, heads, head_dim]. SM90's box interleaves tokens by pairs of heads."""
     tokens, heads, head_dim = q.shape
+    together = heads if config.is_sm100 else 2
     return BoxMap(
         UINT8,
-        dims=(head_dim, 2, tokens, heads // 2),
-        strides=(head_dim, q.stride(0) if tokens > 1 else heads * head_dim, 2 * head_dim),
-        box=(head_dim, 2, config.quad_tokens, heads // 2),
+        dims=(head_dim, together, tokens, heads // together),
+        strides=(
+            head_dim,
+            q.stride(0) if tokens > 1 else heads * head_dim,
+            together * head_dim,
+        ),
+        box=(head_dim, together, config.box_tokens, heads // together),
         swizzle_bytes=head_dim,
     )
 

@@ -24,6 +24,7 @@ __all__ = ["headers"]
 pytestmark = pytest.mark.filterwarnings("ignore:CPU tensors")
 
 SCORE = "mqa/score.cuh"
+STORE = "mqa/store_logit.cuh"
 QUERIES = "mqa/load_queries.cuh"
 KEYS = "mqa/load_keys.cuh"
 CLEAN = "mqa/clean_logits.cuh"
@@ -87,7 +88,7 @@ DEFECTS = [
         "if (summed_state",
         WRONG,
     ),
-    Defect("logits behind the last key are stored", SCORE, "|| key >= row.end", "", "bounds"),
+    Defect("logits behind the last key are stored", STORE, "|| key >= row.end", "", "bounds"),
     Defect("tokens are not interleaved", QUERIES, "in_group / (2 * kQuadTokens) * 2",
            "in_group / 8 * 2", WRONG, pages),
     Defect(
@@ -98,8 +99,8 @@ DEFECTS = [
         "        __syncwarp();  // the",
         "R2",
     ),
-    Defect("too few bytes are announced", QUERIES, "kConfig.num_groups() * kGroupBytes",
-           "kGroupBytes / 2", "R10"),
+    Defect("too few bytes are announced", QUERIES, "kTokens * kTokenBytes",
+           "kTokenBytes / 2", "R10"),
     Defect("a share begins at its block's first tile", QUERIES,
            "run.first_key += first_tile * MqaConfig::kTileKeys;", "", WRONG, pages),
     Defect("the last column is not cleaned", CLEAN, "c < end; c +=", "c + 1 < end; c +=", WRONG),

@@ -12,7 +12,10 @@ import deep_gemm
 from deep_gemm.kernels import mqa_config
 from deep_gemm.testing import assert_bitwise_equal
 from deep_gemm.testing.mqa_reference import pages_of
+from tests.emulator.arch import each_arch
 from tests.mqa import BF16, FP32, Pages, Shape, check_matrix, check_pages
+
+__all__ = ["each_arch"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:CPU tensors")
 

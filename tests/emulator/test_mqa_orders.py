@@ -10,7 +10,10 @@ import torch
 import deep_gemm
 from deep_gemm.testing import assert_bitwise_equal
 from deep_gemm.testing.mqa_reference import mqa_logits_reference, pages_of, visible_logits
+from tests.emulator.arch import each_arch
 from tests.mqa import Shape
+
+__all__ = ["each_arch"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:CPU tensors")
 

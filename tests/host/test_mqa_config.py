@@ -18,6 +18,7 @@ from deep_gemm.kernels.mqa_config import (
     MAX_TOKENS,
     PAGE_KEYS,
     SMEM_BYTES,
+    TMEM_COLUMNS,
     MqaConfig,
 )
 from deep_gemm.kernels.paged_shares import PagedSharesArguments
@@ -36,7 +37,8 @@ CONFIGS = sorted(
         ),
     }
 )
-DERIVED = ("quad_tokens", "columns")
+CONFIGS += [config._replace(is_sm100=True) for config in CONFIGS[::3]]
+DERIVED = ("quad_tokens", "box_tokens", "columns", "num_accumulators")
 STRUCTS: dict[str, type[KernelArguments]] = {
     "MqaArguments": MqaArguments,
     "PagedSharesArguments": PagedSharesArguments,
@@ -94,8 +96,9 @@ def test_every_configuration_fits() -> None:
         assert config.num_stages >= 4 and config.num_query_stages >= 2, config
         assert config.smem_bytes <= SMEM_BYTES, config
         assert 1 <= config.num_tokens <= MAX_TOKENS, config
-        # Each half is the N of a WGMMA: a multiple of 8.
+        # Each half is the N of a WGMMA: a multiple of 8. All are the N of a tcgen05.mma.
         assert config.columns <= MAX_COLUMNS and config.columns % 16 == 0, config
+        assert config.num_accumulators * config.columns <= TMEM_COLUMNS, config
 
 
 def test_blocks_of_a_matrix_have_as_many_tokens_as_columns_allow() -> None:
