@@ -114,6 +114,7 @@ _NAMES = {
         "unpack_ue8m0_from_int",
     ),
     "warm_up": (
+        "MqaProblem",
         "Precompiled",
         "ProblemRange",
         "precompile",

@@ -117,6 +117,7 @@ from deep_gemm.utils import (
     unpack_ue8m0_from_int as unpack_ue8m0_from_int,
 )
 from deep_gemm.warm_up import (
+    MqaProblem as MqaProblem,
     Precompiled as Precompiled,
     ProblemRange as ProblemRange,
     precompile as precompile,

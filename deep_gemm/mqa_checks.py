@@ -14,7 +14,7 @@ from deep_gemm.checks import (
     check_shape,
     refuse,
 )
-from deep_gemm.kernels.mqa_config import HEAD_DIMS, HEADS, PAGE_KEYS
+from deep_gemm.config.mqa_problem import HEAD_DIMS, HEADS, PAGE_KEYS
 from deep_gemm.kernels.mqa_logits import SF_BYTES, MatrixLogits, PagedLogits, row_stride
 
 LOGITS_TYPES = (torch.float32, torch.bfloat16)

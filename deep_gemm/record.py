@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import warnings
+from typing import TYPE_CHECKING
 
 from deep_gemm import knobs
 from deep_gemm.config.problem import GemmProblem
+
+if TYPE_CHECKING:
+    from deep_gemm.config.mqa_problem import MqaProblem
 
 
 class _Recorded:
@@ -15,14 +19,14 @@ class _Recorded:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.problems: set[GemmProblem] = set()
+        self.problems: set[GemmProblem | MqaProblem] = set()
         self.has_warned = False
 
 
 _recorded = _Recorded()
 
 
-def record(problem: GemmProblem) -> None:
+def record(problem: GemmProblem | MqaProblem) -> None:
     """Appends a problem that this process has not met before, if the knob is set.
 
     Many processes may write the same file: a line goes in at its end, in one piece. A file that

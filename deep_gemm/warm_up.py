@@ -6,14 +6,15 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
 from deep_gemm import knobs
 from deep_gemm.checks import refuse
 from deep_gemm.config.gemm_config import GemmConfig, Grouping
-from deep_gemm.config.models import dense_shapes, expert_shapes, model_of
+from deep_gemm.config.models import dense_shapes, expert_shapes, model_of, mqa_problems
+from deep_gemm.config.mqa_problem import MqaProblem
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.problem_file import read_problems
 from deep_gemm.config.reach import Config, ProblemRange, kernels_of
@@ -22,13 +23,22 @@ from deep_gemm.jit.build import build, cache_key, num_compiled
 from deep_gemm.jit.codegen import generate, generate_k_group_maps
 from deep_gemm.jit.compiler import CompiledKernel, select_compiler
 from deep_gemm.jit.source import KernelSource
+from deep_gemm.kernels.mqa_config import MqaConfig, generate_mqa_logits
 from deep_gemm.kernels.pack_ue8m0 import generate_k_grouped_pack, generate_pack
+from deep_gemm.kernels.paged_shares import generate_paged_shares
 from deep_gemm.kernels.sm100_fp8_gemm import generate_sm100
 from deep_gemm.kernels.sm100_k_grouped import generate_sm100_k_group_maps
 from deep_gemm.kernels.transpose import generate_transpose
 from deep_gemm.runtime.device import is_sm100
 
-__all__ = ["Precompiled", "ProblemRange", "precompile", "problems_of_model", "read_problems"]
+__all__ = [
+    "MqaProblem",
+    "Precompiled",
+    "ProblemRange",
+    "precompile",
+    "problems_of_model",
+    "read_problems",
+]
 
 ARCH = "90a"
 NUM_SMS = 132
@@ -44,6 +54,9 @@ SF_BYTES = 4
 
 MASKED_ALIGNMENT = 1
 """In the masked layout every group has rows of its own, and none is padded."""
+
+Problem = ProblemRange | MqaProblem
+"""What kernels are compiled for."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of kernels that are there, and with the number of all of them."""
@@ -74,9 +87,10 @@ def problems_of_model(
     alignment: int = ALIGNMENT,
     arch: str = ARCH,
     few_kernels: bool | None = None,
-) -> list[ProblemRange]:
-    """The FP8 products that serving a model needs: single ones for every M up to `max_m`, and those
-    of its experts, contiguous and masked, for every number of rows up to that per expert.
+) -> list[Problem]:
+    """What serving a model needs in FP8: single products for every M up to `max_m`, those of its
+    experts, contiguous and masked, for every number of rows up to that per expert, and the MQA
+    logits of its indexer, if it has one.
 
     Args:
         model: a name such as "deepseek-v3"; others name all that there are.
@@ -109,11 +123,12 @@ def problems_of_model(
                     *(1, n, k, arch, num_sms, Grouping.M_GROUPED, groups, rows), few_kernels=few
                 )
             )
-    return [ProblemRange(product, max_m) for product in products]
+    ranges = [ProblemRange(product, max_m) for product in products]
+    return [*ranges, *(replace(problem, arch=arch) for problem in mqa_problems(sizes))]
 
 
 def precompile(
-    problems: Iterable[ProblemRange],
+    problems: Iterable[Problem],
     *,
     jobs: int | None = None,
     bundle: Path | None = None,
@@ -149,9 +164,12 @@ def precompile(
     return Precompiled(len(kernels), num_compiled() - compiled_before, seconds)
 
 
-def sources_of(problems: Iterable[ProblemRange]) -> Iterator[KernelSource]:
-    """The source of every kernel that the problems need, those that take longest first."""
-    by_arch = sorted(problems, key=lambda range_: range_.problem.arch)
+def sources_of(problems: Iterable[Problem]) -> Iterator[KernelSource]:
+    """The source of every kernel that the problems need, those of products that take longest
+    first."""
+    problems = list(problems)
+    ranges_of = [problem for problem in problems if isinstance(problem, ProblemRange)]
+    by_arch = sorted(ranges_of, key=lambda range_: range_.problem.arch)
     for arch, ranges in groupby(by_arch, key=lambda range_: range_.problem.arch):
         configs = kernels_of(ranges)
         for config in sorted(configs, key=_effort, reverse=True):
@@ -160,6 +178,15 @@ def sources_of(problems: Iterable[ProblemRange]) -> Iterator[KernelSource]:
             else:
                 yield generate(config, arch)
         yield from _sources_beside(configs, arch)
+    yield from _sources_of_logits(p for p in problems if isinstance(p, MqaProblem))
+
+
+def _sources_of_logits(problems: Iterable[MqaProblem]) -> Iterator[KernelSource]:
+    kernels = {(MqaConfig.of(problem), problem.arch): problem for problem in problems}
+    for config, arch in kernels:
+        yield generate_mqa_logits(config, arch)
+    for arch in dict.fromkeys(arch for config, arch in kernels if config.page_keys):
+        yield generate_paged_shares(arch)
 
 
 def _sources_beside(configs: list[Config], arch: str) -> Iterator[KernelSource]:

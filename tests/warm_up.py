@@ -9,6 +9,9 @@ import torch
 
 from deep_gemm import (
     fp8_gemm_nt,
+    fp8_mqa_logits,
+    fp8_paged_mqa_logits,
+    get_paged_mqa_logits_metadata,
     k_grouped_fp8_gemm_nt_contiguous,
     m_grouped_fp8_gemm_nt_contiguous,
     m_grouped_fp8_gemm_nt_masked,
@@ -19,10 +22,12 @@ from deep_gemm.call_cache import forget_calls
 from deep_gemm.errors import CompilationError
 from deep_gemm.jit.build import forbid_compilation, forget_builds
 from deep_gemm.record import forget_recorded
+from tests.mqa import Pages, Shape, paged_cache
 
 N, K, GROUPS, ROWS = 64, 128, 2, 128
-LEAST_KERNELS = 4
-"""Of single, m-grouped and k-grouped products, and one for the maps of the latter."""
+LEAST_KERNELS = 7
+"""Of single, m-grouped and k-grouped products, and one for the maps of the latter; of logits for
+keys in a matrix and in pages, and one for the shares of the latter."""
 
 
 def operand(device: str, *shape: int, gran: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -57,6 +62,15 @@ def call_everything(device: str) -> None:
     k_grouped_fp8_gemm_nt_contiguous(flat, flat, gradients, [K], integers(K))
     for d in (dense, contiguous, masked, gradients):
         assert (d == K / 2).all()
+    q, weights = Shape(8, 32).queries(2, device, 0)
+    pages = Pages(((40,), (9,)), 64, 64)
+    _, cache, table = paged_cache(Shape(8, 32), pages, device, 0)
+    lens = integers(40, 9)
+    schedule = get_paged_mqa_logits_metadata(lens, 64, 2)
+    paged = fp8_paged_mqa_logits(q[:, None], cache, weights, lens, table, schedule, 64)
+    keys = Shape(8, 32).keys(20, device, 0)
+    matrix = fp8_mqa_logits(q, keys, weights, integers(0, 3), integers(20, 9))
+    assert paged[0, :40].isfinite().all() and matrix[0].isfinite().all()
 
 
 def check_a_recorded_run(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from deep_gemm.warm_up import (
     MAX_M,
     NUM_SMS,
     TP,
-    ProblemRange,
+    Problem,
     precompile,
     problems_of_model,
     read_problems,
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
 VERB = Verb("precompile", "compile every kernel that a model needs", add_arguments, run)
 
 
-def _problems(options: argparse.Namespace) -> list[ProblemRange]:
+def _problems(options: argparse.Namespace) -> list[Problem]:
     """All problems that the options name.
 
     Raises:

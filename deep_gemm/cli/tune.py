@@ -16,6 +16,7 @@ from deep_gemm._version import __version__
 from deep_gemm.cli.demo import positive_integer
 from deep_gemm.cli.output import ProgressBar, print_line
 from deep_gemm.cli.verb import Verb
+from deep_gemm.config.mqa_problem import MqaProblem
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.problem_file import read_problems
 from deep_gemm.errors import ArgumentError
@@ -114,7 +115,9 @@ def _argument(parse: Callable[[str], Parsed]) -> Callable[[str], Parsed]:
 
 def _problems(options: argparse.Namespace) -> list[GemmProblem]:
     weights = [*options.nk, *((n, k) for n in options.n for k in options.k)]
-    ranges = [] if options.problems is None else read_problems(options.problems)
+    read = [] if options.problems is None else read_problems(options.problems)
+    # Logits have one kernel each: nothing to choose.
+    ranges = [problem for problem in read if not isinstance(problem, MqaProblem)]
     if (weights and not options.m) or (options.m and not weights and not ranges):
         raise ArgumentError("--m: must come with --n and --k, or with --nk, and they with it")
     problems = every_problem(options.kind, options.groups, options.m, weights)

@@ -8,6 +8,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from deep_gemm.config.gemm_config import BLOCK_K, GRAN_N, GemmConfig, Grouping
+from deep_gemm.config.mqa_problem import HEAD_DIMS, HEADS, PAGE_KEYS, MqaProblem
 from deep_gemm.config.problem import GemmProblem
 
 MAX_DIMENSION = 2**31 - 1
@@ -87,6 +88,15 @@ OF_PROBLEMS: dict[str, Parser] = {
     "gpu": _text,
 }
 
+OF_MQA_PROBLEMS: dict[str, Parser] = {
+    "heads": _one_of(*HEADS),
+    "head_dim": _one_of(*HEAD_DIMS),
+    "page_keys": _one_of(0, *PAGE_KEYS),
+    "next_n": _integer(),
+    "logits_bytes": _one_of(2, 4),
+    "arch": _one_of(*ARCHS),
+}
+
 OF_CONFIGS: dict[str, Parser] = {
     **dict.fromkeys(("block_m", "block_n", "num_stages", "num_math_warpgroups"), _integer()),
     **dict.fromkeys(("cluster_m", "cluster_n", "cluster_k", "num_store_rounds"), _integer()),
@@ -94,7 +104,7 @@ OF_CONFIGS: dict[str, Parser] = {
 }
 
 
-def to_json(described: GemmProblem | GemmConfig) -> Row:
+def to_json(described: GemmProblem | MqaProblem | GemmConfig) -> Row:
     """The fields that a reader needs to make it again: all that have no default, or another value
     than theirs."""
     row: Row = {}
@@ -120,6 +130,15 @@ def rows_from_json(given: object) -> tuple[GemmProblem, int]:
     if problem.grouping is Grouping.DENSE and problem.num_groups != 1:
         raise ValueError(f'field "num_groups": must be 1 of a dense product, got {given}')
     return problem, last
+
+
+def mqa_problem_from_json(given: object) -> MqaProblem:
+    """The problem of these fields.
+
+    Raises:
+        ValueError: it is not a problem; the text names the field.
+    """
+    return MqaProblem(**_parsed(given, OF_MQA_PROBLEMS, MqaProblem))
 
 
 def problem_from_json(given: object) -> GemmProblem:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from deep_gemm.config.mqa_problem import MqaProblem
 from deep_gemm.errors import ArgumentError
 
 
@@ -154,6 +155,16 @@ def dense_shapes(model: Model, tp: Iterable[int]) -> list[tuple[int, int]]:
             if width:
                 shapes += _mlp(model.hidden, width // parts)
     return sorted({shape for shape in shapes if _has_kernel(*shape)})
+
+
+def mqa_problems(model: Model) -> list[MqaProblem]:
+    """The MQA logits of the model's indexer: for prefill, and for decoding one token of a sequence
+    or two, where the next one is guessed. Engines have pages of 64 keys, and FP32 logits."""
+    attention = model.attention
+    if not isinstance(attention, LatentAttention) or not attention.index_heads:
+        return []
+    sizes = attention.index_heads, attention.index_dim
+    return [MqaProblem(*sizes), *(MqaProblem(*sizes, 64, next_n) for next_n in (1, 2))]
 
 
 def expert_shapes(model: Model, tp: Iterable[int], ep: Iterable[int]) -> list[tuple[int, int, int]]:

@@ -10,18 +10,12 @@ from typing import NamedTuple
 
 import torch
 
+from deep_gemm.config.mqa_problem import MqaProblem
 from deep_gemm.jit.codegen import wgmma_specialisation
 from deep_gemm.jit.source import KernelSource
 from deep_gemm.kernels.mqa_arguments import MqaArguments
+from deep_gemm.runtime.device import is_sm100
 from deep_gemm.utils.math import align
-
-HEAD_DIMS = (32, 64, 128)
-"""Bytes of a row of Q and K: widths of a swizzle."""
-
-PAGE_KEYS = (16, 32, 64)
-"""Keys of a page: a multiple of TMA's 16 bytes of scale factors, and a divisor of a tile."""
-
-HEADS = range(8, 129, 8)
 
 TILE_KEYS = 128
 """Keys of a tile."""
@@ -64,6 +58,16 @@ class MqaConfig(NamedTuple):
     page_keys: int
     logits_bytes: int
     is_sm100: bool = False
+
+    @classmethod
+    def of(cls, problem: MqaProblem) -> MqaConfig:
+        """For a problem."""
+        sizes = problem.heads, problem.head_dim
+        dtype = torch.float32 if problem.logits_bytes == 4 else torch.bfloat16
+        is_blackwell = is_sm100(problem.arch)
+        if problem.page_keys:
+            return cls.of_pages(*sizes, problem.next_n, problem.page_keys, dtype, is_blackwell)
+        return cls.of_matrix(*sizes, dtype, is_blackwell)
 
     @classmethod
     def of_matrix(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
 from deep_gemm.checks import extent
+from deep_gemm.config.mqa_problem import MqaProblem
 from deep_gemm.jit.build import build
 from deep_gemm.kernels.arguments import L2Policy
 from deep_gemm.kernels.mqa_arguments import MqaArguments
 from deep_gemm.kernels.mqa_config import NUM_THREADS, TILE_KEYS, MqaConfig, generate_mqa_logits
-from deep_gemm.runtime.device import arch_of, is_sm100
+from deep_gemm.record import record
+from deep_gemm.runtime.device import arch_of
 from deep_gemm.runtime.launch import KernelLaunch, Plan
 from deep_gemm.runtime.plan import make_plan
 from deep_gemm.settings import Settings, usable_sms
@@ -59,8 +62,7 @@ class MatrixLogits(NamedTuple):
         """
         q, keys, key_sf, weights, starts, ends, logits = self
         tokens, heads, head_dim = q.shape
-        is_blackwell = is_sm100(arch_of(q.device))
-        config = MqaConfig.of_matrix(heads, head_dim, logits.dtype, is_blackwell)
+        config = _config(q, logits, MqaProblem(heads, head_dim))
         arguments = _arguments(q, weights, logits, cleans)
         arguments.num_keys, arguments.is_compressed = keys.shape[0], is_compressed
         key_strides = keys.shape[0] * row_stride(keys), row_stride(keys)
@@ -125,9 +127,7 @@ class PagedLogits(NamedTuple):
         q, cache, weights, lens, table, schedule, logits = self
         sequences, next_n, heads, head_dim = q.shape
         page_keys = cache.shape[1]
-        config = MqaConfig.of_pages(
-            heads, head_dim, next_n, page_keys, logits.dtype, is_sm100(arch_of(q.device))
-        )
+        config = _config(q, logits, MqaProblem(heads, head_dim, page_keys, next_n))
         tokens = q.flatten(0, 1)
         arguments = _arguments(tokens, weights, logits, cleans)
         arguments.next_n, arguments.lens_per_sequence = next_n, lens.numel() // sequences
@@ -156,6 +156,13 @@ class PagedLogits(NamedTuple):
         grid = schedule.shape[0] - 1
         launch = _launch(config, arguments, maps, pointers, grid, settings, q.device)
         return make_plan(launch, self.addresses(), q.device)
+
+
+def _config(q: torch.Tensor, logits: torch.Tensor, sizes: MqaProblem) -> MqaConfig:
+    """The configuration for the sizes of a call, which is recorded if a knob asks for it."""
+    problem = replace(sizes, logits_bytes=logits.element_size(), arch=arch_of(q.device))
+    record(problem)
+    return MqaConfig.of(problem)
 
 
 def row_stride(matrix: torch.Tensor) -> int:

@@ -9,14 +9,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from deep_gemm.config.mqa_problem import HEAD_DIMS, HEADS, PAGE_KEYS, MqaProblem
 from deep_gemm.kernels.arguments import KernelArguments
 from deep_gemm.kernels.mqa_arguments import MqaArguments
 from deep_gemm.kernels.mqa_config import (
-    HEAD_DIMS,
-    HEADS,
     MAX_COLUMNS,
     MAX_TOKENS,
-    PAGE_KEYS,
     SMEM_BYTES,
     TMEM_COLUMNS,
     MqaConfig,
@@ -109,3 +107,10 @@ def test_blocks_of_a_matrix_have_as_many_tokens_as_columns_allow() -> None:
 def test_the_tokens_of_a_sequence_are_divided_equally() -> None:
     tokens = {n: MqaConfig.of_pages(64, 128, n, 64, FP32).num_tokens for n in (1, 2, 3, 4, 5, 6, 9)}
     assert tokens == {1: 1, 2: 2, 3: 3, 4: 4, 5: 3, 6: 3, 9: 3}
+
+
+def test_a_problem_has_the_configuration_of_its_calls() -> None:
+    assert MqaConfig.of(MqaProblem(64, 128)) == MqaConfig.of_matrix(64, 128, FP32)
+    paged = MqaProblem(32, 64, 16, 3, 2, "103a")
+    bf16 = torch.bfloat16
+    assert MqaConfig.of(paged) == MqaConfig.of_pages(32, 64, 3, 16, bf16, is_sm100=True)

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from deep_gemm import read_problems
 from deep_gemm.calls import chosen
-from deep_gemm.config.as_json import ARCHS, OF_CONFIGS, OF_PROBLEMS
+from deep_gemm.config.as_json import ARCHS, OF_CONFIGS, OF_MQA_PROBLEMS, OF_PROBLEMS
 from deep_gemm.config.gemm_config import GemmConfig, Grouping
+from deep_gemm.config.mqa_problem import HEAD_DIMS, HEADS, PAGE_KEYS, MqaProblem
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.problem_file import line_of, parse_line
 from deep_gemm.config.reach import ProblemRange
@@ -44,7 +45,34 @@ def test_what_is_written_is_read(problem: GemmProblem) -> None:
     assert parse_line(line_of(problem)) == ProblemRange(problem, problem.m)
 
 
+MQA_PROBLEMS = st.builds(
+    MqaProblem,
+    *(st.sampled_from(HEADS), st.sampled_from(HEAD_DIMS), st.sampled_from([0, *PAGE_KEYS]), SIZES),
+    logits_bytes=st.sampled_from([2, 4]),
+    arch=st.sampled_from(ARCHS),
+)
+
+
+@given(problem=MQA_PROBLEMS)
+def test_problems_of_logits_are_read_too(problem: MqaProblem) -> None:
+    assert parse_line(line_of(problem)) == problem
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"heads": 12, "head_dim": 64}', 'field "heads": must be one of 8, 16, .*, got 12'),
+        ('{"heads": 64}', 'field "head_dim" is missing'),
+        ('{"heads": 64, "head_dim": 64, "m": 3}', 'field "m": must be one of heads, head_dim, '),
+    ],
+)
+def test_what_is_no_problem_of_logits_is_named(line: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_line(line)
+
+
 def test_every_field_can_be_given() -> None:
+    assert set(OF_MQA_PROBLEMS) == {field.name for field in fields(MqaProblem)}
     assert set(OF_PROBLEMS) == {field.name for field in fields(GemmProblem)}
     assert set(OF_CONFIGS) == {field.name for field in fields(GemmConfig)}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deep_gemm import Precompiled, ProblemRange, precompile, problems_of_model
+from deep_gemm import MqaProblem, Precompiled, ProblemRange, precompile, problems_of_model
 from deep_gemm import warm_up as warm_up_module
 from deep_gemm.cli import main
 from deep_gemm.config.gemm_config import Grouping
@@ -65,6 +65,21 @@ def test_k_grouped_products_have_a_kernel_for_their_maps(compiler: CountingCompi
     names = [source.name for source in sources_of([ProblemRange(blackwell, GRADIENTS.m)])]
     packs = ["pack_fp32_into_ue8m0", "k_grouped_pack_fp32_into_ue8m0"]
     assert names[1:] == [*packs, "sm100_k_group_maps"]
+
+
+def test_an_indexer_has_kernels_for_prefill_and_for_decoding() -> None:
+    for arch, family in (("90a", "sm90"), ("100a", "sm100")):
+        problems = problems_of_model("deepseek-v3.2", tp=[8], ep=[64], max_m=64, arch=arch)
+        logits = [problem for problem in problems if isinstance(problem, MqaProblem)]
+        assert {problem.arch for problem in logits} == {arch}
+        sources = list(sources_of([*logits, *logits]))
+        assert [source.name for source in sources] == [
+            f"{family}_mqa_logits_h64_d128_t4_matrix_fp32",
+            f"{family}_mqa_logits_h64_d128_t1_page64_fp32",
+            f"{family}_mqa_logits_h64_d128_t2_page64_fp32",
+            "paged_key_shares",
+        ]
+        assert {source.arch for source in sources} == {arch}
 
 
 def test_every_architecture_has_its_own(compiler: CountingCompiler) -> None:
