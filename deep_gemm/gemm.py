@@ -275,7 +275,7 @@ def _run_any(
     call = _calls.get(key)
     if call is None:
         problem = _check(tensors, c, recipes, settings, head_splits)
-        call = _calls.remember(key, _prepare(tensors, c, problem, head_splits))
+        call = _calls.remember(key, _prepare(tensors, c, problem, recipes, head_splits))
     elif (addresses[0] | addresses[1] | addresses[2]) % TMA_ALIGNMENT:
         check_addresses(tensors, call.transforms)
     direct = c is None and not any(p % TMA_ALIGNMENT for p in addresses)
@@ -334,7 +334,11 @@ def _check(
 
 
 def _prepare(
-    tensors: Tensors, c: torch.Tensor | None, problem: GemmProblem, head_splits: HeadSplits
+    tensors: Tensors,
+    c: torch.Tensor | None,
+    problem: GemmProblem,
+    recipes: Recipes,
+    head_splits: HeadSplits,
 ) -> PlannedCall:
     x, y, d, sfa, sfb = tensors
     if problem.m == 0 or problem.n == 0:
@@ -345,7 +349,8 @@ def _prepare(
     if problem.is_sm100:
         from deep_gemm import sm100_calls
 
-        return sm100_calls.prepare_dense(tensors, problem, (c is not None, copies_c), head_splits)
+        with_c = c is not None, copies_c
+        return sm100_calls.prepare_dense(tensors, problem, recipes, with_c, head_splits)
     transforms = needed(
         operand_transform("a[0]", x),
         operand_transform("b[0]", y),

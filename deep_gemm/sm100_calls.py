@@ -81,13 +81,18 @@ def _check_operands(
 
 
 def prepare_dense(
-    tensors: Tensors, problem: GemmProblem, c: tuple[bool, bool], head_splits: tuple[int, int, int]
+    tensors: Tensors,
+    problem: GemmProblem,
+    recipes: Recipes,
+    c: tuple[bool, bool],
+    head_splits: tuple[int, int, int],
 ) -> Sm100Call:
     """What a dense call has to do.
 
     Args:
         tensors: of the call.
         problem: what is computed; nothing of it is empty.
+        recipes: the granularity that the call asked for.
         c: whether there is a C, and whether D has to become C first.
         head_splits: as for `plan_sm100_dense`.
 
@@ -96,7 +101,7 @@ def prepare_dense(
     """
     check_addresses(tensors, None)
     accumulates, copies_c = c
-    packings = _packings(tensors, problem)
+    packings = _packings(tensors, problem, recipes)
     x, y, d, sfa, sfb = _as_packed(tensors, packings)
     matrices = GemmTensors.of_matrices(x, sfa, y, sfb, d)
     plan = plan_sm100_dense(problem, chosen(problem), matrices, accumulates, head_splits)
@@ -106,7 +111,7 @@ def prepare_dense(
 def prepare_m_grouped(tensors: Tensors, problem: GemmProblem, kind: Kind) -> Sm100Call:
     """The same for an m-grouped call; its grouped layout is the sixth tensor."""
     check_addresses(tensors, None)
-    packings = _packings(tensors, problem)
+    packings = _packings(tensors, problem, kind.recipes)
     x, y, d, sfa, sfb = _as_packed(tensors, packings)
     if not kind.is_masked:
         x, sfa, d = (tensor.unsqueeze(0) for tensor in (x, sfa, d))
@@ -122,9 +127,13 @@ Packings = tuple[SfPacking | None, SfPacking | None]
 """What SFA and SFB need."""
 
 
-def _packings(tensors: Tensors, problem: GemmProblem) -> Packings:
+def _packings(tensors: Tensors, problem: GemmProblem, recipes: Recipes) -> Packings:
     x, _, _, sfa, sfb = tensors[:5]
-    return packing_of("a[1]", sfa, x.shape[-2]), packing_of("b[1]", sfb, problem.n)
+    gran_a, gran_b = resolve_granularity(recipes, sfb)
+    return (
+        packing_of("a[1]", sfa, x.shape[-2], gran_a.rows),
+        packing_of("b[1]", sfb, problem.n, gran_b.rows),
+    )
 
 
 def _as_packed(tensors: Tensors, packings: Packings) -> Tensors:

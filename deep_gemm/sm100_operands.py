@@ -10,19 +10,24 @@ from typing import NamedTuple
 
 import torch
 
-from deep_gemm.checks import check_operand, check_shape, check_tensor, check_tma_rows, refuse
+from deep_gemm.checks import (
+    check_operand,
+    check_positive,
+    check_shape,
+    check_tensor,
+    check_tma_rows,
+    refuse,
+)
 from deep_gemm.errors import UnsupportedArchitectureError
 from deep_gemm.layout import SFS_OF_WORD, SM100_GRAN_K
 from deep_gemm.runtime.device import arch_of, is_sm100
 from deep_gemm.scaling import Recipes
 from deep_gemm.utils.math import ceil_div
 
-GRAN_ROWS = (1, 128)
-"""Rows that may share an FP32 scale factor."""
-
 
 class Granularity(NamedTuple):
-    """Elements that share a scale factor."""
+    """Elements that share a scale factor. Rows may be any number if it is FP32: when it is packed,
+    it is written for each of them."""
 
     rows: int
     k: int
@@ -51,8 +56,9 @@ def resolve_granularity(recipes: Recipes, sfb: torch.Tensor) -> tuple[Granularit
     for name, half in (("recipe_a", recipe_a), ("recipe_b", recipe_b)):
         if not isinstance(half, (tuple, list)) or len(half) != 2:
             refuse(name, "must be (gran_mn, gran_k)", repr(half))
-        if half[0] not in GRAN_ROWS or half[1] not in SM100_GRAN_K:
-            refuse(name, "must have gran_mn 1 or 128, and gran_k 32 or 128 on SM100", half)
+        check_positive(name, half[0])
+        if half[1] not in SM100_GRAN_K:
+            refuse(name, "must have gran_k 32 or 128 on SM100", half)
     return Granularity(*recipe_a), Granularity(*recipe_b)
 
 

@@ -43,11 +43,9 @@ class SfPacking:
         return out
 
 
-def packing_of(argument: str, sf: torch.Tensor, rows: int) -> SfPacking | None:
-    """What scale factors [.., rows or blocks of 128, k blocks] need; None if they are packed."""
-    if sf.dtype == torch.int32:
-        return None
-    return SfPacking(argument, rows, 1 if sf.shape[-2] == rows else 128)
+def packing_of(argument: str, sf: torch.Tensor, rows: int, gran_rows: int) -> SfPacking | None:
+    """What scale factors [.., ceil(rows / gran_rows), k blocks] need; None if they are packed."""
+    return None if sf.dtype == torch.int32 else SfPacking(argument, rows, gran_rows)
 
 
 @dataclass(frozen=True)

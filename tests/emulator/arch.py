@@ -29,4 +29,4 @@ def each_arch(request: pytest.FixtureRequest) -> Iterator[None]:
 
 sm90_only = pytest.mark.parametrize("each_arch", ["90a"], indirect=True, scope="module")
 """A test of what is different by design: scale factors that are no powers of two, or that SM90
-loads as they are."""
+loads as they are; or of what is slow, and has nothing to do with the architecture."""

@@ -56,6 +56,38 @@ def test_recipes(gran_a: int, gran_b: int) -> None:
     assert_bitwise_equal(d, (a.exact @ b.exact.T).float())
 
 
+def blocks(
+    shape: tuple[int, ...], gran: tuple[int, int], seed: int
+) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """An operand [.., rows, k] with an FP32 scale factor for each block, and its exact values."""
+    data, _ = exact_operand(shape, 1, "cpu", seed)
+    *batch, rows, k = shape
+    sf_shape = (*batch, -(-rows // gran[0]), -(-k // gran[1]))
+    generator = torch.Generator().manual_seed(seed)
+    sf = torch.randint(-3, 4, sf_shape, generator=generator).float().exp2()
+    every = sf.repeat_interleave(gran[0], -2).repeat_interleave(gran[1], -1)
+    return (data, sf), data.double() * every[..., :rows, :k]
+
+
+@pytest.mark.parametrize(("gran_a", "gran_b"), [((1, 32), (32, 32)), ((3, 128), (100, 32))])
+def test_any_number_of_rows_may_share_a_scale_factor(
+    gran_a: tuple[int, int], gran_b: tuple[int, int]
+) -> None:
+    recipes = {"recipe_a": gran_a, "recipe_b": gran_b}
+    (a, exact_a), (b, exact_b) = blocks((M, K), gran_a, 1), blocks((N, K), gran_b, 2)
+    for _ in range(2):
+        d = torch.empty(M, N)
+        deep_gemm.fp8_gemm_nt(a, b, d, **recipes)
+        assert_bitwise_equal(d, (exact_a @ exact_b.T).float())
+    weights, exact_weights = blocks((2, N, K), gran_b, 3)
+    groups = torch.zeros(M, dtype=torch.int32)
+    groups[M // 2 :] = 1
+    with deep_gemm.override(mk_alignment=1):
+        deep_gemm.m_grouped_fp8_gemm_nt_contiguous(a, weights, d, groups, **recipes)
+    halves = (rows @ w.T for rows, w in zip(exact_a.chunk(2), exact_weights, strict=True))
+    assert_bitwise_equal(d, torch.cat(list(halves)).float())
+
+
 def test_empty_products() -> None:
     a, b = exact_operand((M, 16), 1, "cpu"), exact_operand((N, 16), 128, "cpu", 1)
     d = torch.ones(M, N, dtype=torch.bfloat16)
@@ -79,7 +111,7 @@ def test_m_grouped_with_weights_of_the_other_major() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"recipe": (1, 64, 128)}, "recipe_b: .*gran_mn 1 or 128"),
+        ({"recipe": (1, 128, 64)}, "recipe_a: .*gran_k 32 or 128"),
         ({"recipe_a": (1, 128)}, "must be given together"),
         ({"recipe": (1, 128, 128), "recipe_a": (1, 128)}, "excludes recipe_a"),
         ({"disable_ue8m0_cast": True}, "disable_ue8m0_cast: .*SM100.*UE8M0"),

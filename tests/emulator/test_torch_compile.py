@@ -26,8 +26,11 @@ from tests.compiled import (
     check_rewritten_strides,
     check_sizes_are_dynamic,
 )
+from tests.emulator.arch import each_arch, sm90_only
 from tests.grouped_operands import exact_operand
 from tests.mqa import FP32, Shape
+
+__all__ = ["each_arch"]
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:CPU tensors"),
@@ -75,6 +78,7 @@ def test_casts_compile_whole() -> None:
     check_casts(Compiled("aot_eager"), "cpu")
 
 
+@sm90_only
 @needs_cxx
 @pytest.mark.parametrize("gran_n", [128, 1])
 def test_a_layer_under_inductor(gran_n: int) -> None:
@@ -131,7 +135,7 @@ def test_export_records_operators() -> None:
     class Model(torch.nn.Module):
         def forward(self, x: torch.Tensor, y: torch.Tensor, sfb: torch.Tensor) -> torch.Tensor:
             d = x.new_empty(x.shape[0], y.shape[0])
-            fp8_gemm_nt(quantize_per_token(x), (y, sfb), d)
+            fp8_gemm_nt(quantize_per_token(x, use_ue8m0=True), (y, sfb), d)
             return d
 
     inputs = torch.ones(4, 128, dtype=torch.bfloat16), *exact_operand((16, 128), 128, "cpu")

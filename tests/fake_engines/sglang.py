@@ -141,11 +141,18 @@ def overlap_is_refused(site: Site) -> None:
 
 
 @engine("SGLang 0.5.23")
-def mx_fp8_and_fp4_are_refused(site: Site) -> None:
+def mx_fp8_and_fp4(site: Site) -> None:
+    """SM90 refuses both; MX FP8 is for SM100."""
     (x, sfa), (y, sfb) = site.activations, site.weight
     d = torch.empty(site.tokens, site.n, dtype=torch.bfloat16, device=site.device)
-    with pytest.raises(RuntimeError, match=r"recipe.*: must (be \(1, 128|have gran_mn 1)"):
-        deep_gemm.fp8_gemm_nt((x, sfa), (y, sfb), d, recipe=(1, 32, 32))
+    ones = torch.ones(site.tokens, site.k // 32, device=site.device)
+    a, b = (x, ones), (y, ones[:1].expand(site.n // 32, -1).contiguous())
+    if site.keeps_fp32:
+        with pytest.raises(RuntimeError, match=r"recipe: must be \(1, 128, 128\)"):
+            deep_gemm.fp8_gemm_nt(a, b, d, recipe=(1, 32, 32))
+    else:
+        deep_gemm.fp8_gemm_nt(a, b, d, recipe=(1, 32, 32))
+        assert_bitwise_equal(d, (x.double() @ y.double().T).bfloat16())
     packed = y.view(torch.int8)[:, : site.k // 2]
     with pytest.raises(RuntimeError, match=r"b\[0\]: .*packed FP4 operands are for SM100"):
         deep_gemm.fp8_fp4_gemm_nt(
