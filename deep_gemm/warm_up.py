@@ -41,8 +41,8 @@ __all__ = [
 ]
 
 ARCH = "90a"
-NUM_SMS = 132
-"""Of an H100 or an H200."""
+NUM_SMS = {"90a": 132, "100a": 148, "103a": 148}
+"""Multiprocessors of the GPUs of each architecture: an H100 or H200, a B200, a B300."""
 
 TP = (1, 2, 4, 8)
 EP = (1, 2, 4, 8, 16, 32, 64)
@@ -83,7 +83,7 @@ def problems_of_model(
     tp: Sequence[int] = TP,
     ep: Sequence[int] = EP,
     max_m: int = MAX_M,
-    num_sms: int = NUM_SMS,
+    num_sms: int | None = None,
     alignment: int = ALIGNMENT,
     arch: str = ARCH,
     few_kernels: bool | None = None,
@@ -97,14 +97,17 @@ def problems_of_model(
         tp: numbers of devices that share every weight.
         ep: numbers of devices that share the experts, each of which is whole.
         max_m: tokens of a batch.
-        num_sms: multiprocessors that kernels may use: the device's, unless limited by settings.
+        num_sms: multiprocessors that kernels may use; by default all of the architecture's GPU.
         alignment: rows to a multiple of which groups of the contiguous layout begin.
         arch: architecture that is compiled for.
         few_kernels: whether calls are confined to few kernels; by default as DG_FEW_KERNELS says.
 
     Raises:
-        ArgumentError: no such model, or a number is not positive.
+        ArgumentError: no such model or architecture, or a number is not positive.
     """
+    if arch not in NUM_SMS:
+        refuse("arch", f"must be one of {', '.join(NUM_SMS)}", repr(arch))
+    num_sms = NUM_SMS[arch] if num_sms is None else num_sms
     numbers = (("tp", tp), ("ep", ep), ("max_m", [max_m]), ("num_sms", [num_sms]))
     for name, values in (*numbers, ("alignment", [alignment])):
         for value in values:
@@ -123,6 +126,9 @@ def problems_of_model(
                     *(1, n, k, arch, num_sms, Grouping.M_GROUPED, groups, rows), few_kernels=few
                 )
             )
+    if is_sm100(arch):
+        # As calls have it: weights have packed scale factors for every row, and K is never split.
+        products = [replace(product, gran_n=1, splits_k=False) for product in products]
     ranges = [ProblemRange(product, max_m) for product in products]
     return [*ranges, *(replace(problem, arch=arch) for problem in mqa_problems(sizes))]
 

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(name, type=positive_integer, nargs="+", default=default, help=text)
     numbers: tuple[tuple[str, int | None, str], ...] = (
         ("--max-m", MAX_M, "tokens of a batch"),
-        ("--num-sms", NUM_SMS, "multiprocessors of the device"),
+        ("--num-sms", None, "multiprocessors of the device (those of an H100, or of a B200)"),
         ("--alignment", ALIGNMENT, "rows to which groups of the contiguous layout are aligned"),
         ("--jobs", None, "kernels compiled at a time (as many as there are cores)"),
     )
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="only the few kernels that calls use under DG_FEW_KERNELS=1",
     )
-    parser.add_argument("--arch", choices=[ARCH], default=ARCH, help=f"architecture ({ARCH})")
+    parser.add_argument("--arch", choices=NUM_SMS, default=ARCH, help=f"architecture ({ARCH})")
     parser.add_argument("--bundle", type=Path, help="write all of the kernels to this tar, too")
 
 

@@ -67,9 +67,17 @@ def test_problems_of_a_model() -> None:
     assert len({every.problem for every in problems}) == len(problems)
 
 
+def test_problems_for_another_architecture() -> None:
+    for arch, num_sms in (("90a", 132), ("100a", 148)):
+        problems = problems_of_model("deepseek-v3", tp=[8], ep=[64], arch=arch)
+        found = {(every.problem.arch, every.problem.num_sms) for every in problems}
+        assert found == {(arch, num_sms)}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"arch": "90"}, "argument arch: must be one of 90a, 100a, 103a, got '90'"),
         ({"tp": [0]}, "argument tp: must be a positive int, got 0"),
         ({"ep": [2, True]}, "argument ep: must be a positive int, got True"),
         ({"max_m": 1.5}, "argument max_m: must be a positive int, got 1.5"),
