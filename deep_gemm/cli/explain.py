@@ -25,7 +25,7 @@ from deep_gemm.config.tuned import find
 from deep_gemm.errors import ArgumentError, CompilationError, MissingDependencyError
 from deep_gemm.jit.build import build, forbid_compilation
 from deep_gemm.jit.codegen import generate
-from deep_gemm.warm_up import ALIGNMENT, MASKED_ALIGNMENT, NUM_SMS
+from deep_gemm.warm_up import ALIGNMENT, ARCH, MASKED_ALIGNMENT, NUM_SMS
 
 Facts = dict[str, Any]
 """What is printed, as JSON has it."""
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     numbers = (
         ("--groups", 1, "of a grouped product"),
         ("--alignment", ALIGNMENT, "rows to which contiguous groups are aligned"),
-        ("--num-sms", NUM_SMS, "multiprocessors"),
+        ("--num-sms", NUM_SMS[ARCH], "multiprocessors"),
         ("--top", 8, "candidates in the table"),
     )
     for option, default, meaning in numbers:

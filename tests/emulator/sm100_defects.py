@@ -239,7 +239,11 @@ DEFECTS = [
         MN_MAJOR,
     ),
     Defect(
-        "an instruction of too many columns", DESCRIPTORS, "(kN / 8 << 17)", "(kN / 4 << 17)", "R2"
+        "an instruction of too many columns",
+        DESCRIPTORS,
+        "(kN / 8 << 17) | (1u << 23)",
+        "(kN / 4 << 17) | (1u << 23)",
+        "R2",
     ),
     Defect("the first MMA of a block adds", MULTIPLY, "k_block + step != 0", "true", "R26"),
     # Epilogue
