@@ -184,11 +184,13 @@ def sources_of(problems: Iterable[Problem]) -> Iterator[KernelSource]:
             else:
                 yield generate(config, arch)
         yield from _sources_beside(configs, arch)
-    yield from _sources_of_logits(p for p in problems if isinstance(p, MqaProblem))
+    yield from _sources_of_logits(
+        problem for problem in problems if isinstance(problem, MqaProblem)
+    )
 
 
 def _sources_of_logits(problems: Iterable[MqaProblem]) -> Iterator[KernelSource]:
-    kernels = {(MqaConfig.of(problem), problem.arch): problem for problem in problems}
+    kernels = dict.fromkeys((MqaConfig.of(problem), problem.arch) for problem in problems)
     for config, arch in kernels:
         yield generate_mqa_logits(config, arch)
     for arch in dict.fromkeys(arch for config, arch in kernels if config.page_keys):
