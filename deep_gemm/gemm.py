@@ -94,7 +94,7 @@ def fp8_gemm_nt(
         d: [m, n] bfloat16 or float32 with contiguous rows, overwritten.
         c: [m, n] of d's dtype, or None; `d` itself accumulates in place.
         recipe: (gran_m, gran_n, gran_k) of the scale factors: (1, 128, 128), 1D2D, which is the
-            default, or (1, 1, 128), 1D1D.
+            default, or (1, 1, 128), 1D1D. On SM100 any gran_m and gran_n, and 32 or 128 for gran_k.
         recipe_a: (gran_m, gran_k), instead of `recipe` and together with `recipe_b`.
         recipe_b: (gran_n, gran_k).
         compiled_dims: accepted for compatibility; sizes are run-time values here.

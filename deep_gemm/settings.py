@@ -246,8 +246,9 @@ def set_batch_invariant(enabled: bool) -> None:
     """Whether a row of D has the same bits whatever other rows there are; False at first.
 
     A dense product with few blocks may else share each block's K among several CTAs: how many
-    depends on M, and so do then the last bits of a sum. Such calls take up to 1.5 times as long if
-    K must be left whole. All other calls are batch-invariant in any case.
+    depends on M, and so do then the last bits of a sum. Such calls take longer if K must be left
+    whole: 16 x 576 x 7168 took 10.2 us instead of 7.4 us on an H100, 1.38 times as long. All other
+    calls are batch-invariant in any case.
 
     Raises:
         ArgumentError: not a bool.
