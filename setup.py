@@ -7,7 +7,7 @@ setup(
     packages=[*find_packages(include=["deep_gemm", "deep_gemm.*"]), "deep_gemm.csrc"],
     package_dir={"deep_gemm": "deep_gemm", "deep_gemm.csrc": "csrc"},
     package_data={
-        "deep_gemm": ["py.typed", "*.pyi", "config/tuned/*.json"],
+        "deep_gemm": ["py.typed", "*.pyi", "utils/*.pyi", "config/tuned/*.json"],
         "deep_gemm.csrc": ["**/*.cuh"],
     },
     include_package_data=False,

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import deep_gemm
+from deep_gemm import utils
 
 # What is added in later versions comes behind; keyword-only arguments are older or forks' names.
 DENSE = (
@@ -193,6 +194,22 @@ def test_type_checkers_see_the_same_names_from_the_same_modules() -> None:
     names = {f"deep_gemm.{m}.{name}" for m, names in deep_gemm._NAMES.items() for name in names}
     assert places == packages | names | {"deep_gemm._version.__version__"}
     assert set(deep_gemm.__all__) <= set(dir(deep_gemm))
+
+
+def test_the_names_of_utils_are_those_that_their_modules_have() -> None:
+    for module, names in utils._NAMES.items():
+        found = {name: getattr(getattr(utils, module), name) for name in names}
+        assert all(getattr(utils, name) is value for name, value in found.items())
+    # Its stub has them by a star.
+    for module in ("layout", "math"):
+        assert set(getattr(utils, module).__all__) == set(utils._NAMES[module])
+    assert set(utils.__all__) <= set(dir(utils))
+
+
+@pytest.mark.parametrize("name", ["*", "align", "layout", "math", "per_token_cast_to_fp8"])
+def test_a_name_of_utils_may_be_what_a_process_imports_first(name: str) -> None:
+    code = f"from deep_gemm.utils import {name}"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_name_that_is_not_there_says_so() -> None:
