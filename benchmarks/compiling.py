@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from benchmarks.problems import Problem
+from deep_gemm import knobs
 from deep_gemm.config.as_json import config_from_json, to_json
 from deep_gemm.config.gemm_config import GemmConfig
 from deep_gemm.config.problem import GemmProblem
@@ -20,13 +21,15 @@ _KERNEL_SECONDS = 90
 
 
 def chosen_config(problem: Problem, num_sms: int, gpu: str = "") -> GemmConfig:
-    """What selection takes for a problem on a GPU of this name; "" for any that has no table."""
-    m, n, k = problem.m, problem.n, problem.k
-    return select(GemmProblem(m, n, k, ARCH, num_sms, gpu=gpu)).config
+    """The public call's choice for a problem, on a GPU of this name; "" for one without a table."""
+    few = knobs.few_kernels.get()
+    sizes = problem.m, problem.n, problem.k
+    asked = GemmProblem(*sizes, ARCH, num_sms, splits_k=True, few_kernels=few, gpu=gpu)
+    return select(asked).config
 
 
 def chosen_configs(problems: Iterable[Problem], num_sms: int, gpu: str = "") -> list[GemmConfig]:
-    """The distinct configurations that selection takes for some problems."""
+    """The distinct configurations that the public call takes for some problems."""
     return list(dict.fromkeys(chosen_config(problem, num_sms, gpu) for problem in problems))
 
 

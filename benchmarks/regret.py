@@ -92,8 +92,8 @@ def held_out_table(problem: GemmProblem, every: Mapping[GemmProblem, Times]) -> 
 
 
 def report(path: Path) -> str:
-    """The regret of every problem and of all, as text; once more for choices among those that split
-    K, where any were measured."""
+    """The regret of every problem and of all, as text: where K must be left whole, and, if any that
+    split K were measured, where it may be split, as in calls unless they are batch-invariant."""
     every = read_times(path)
     parts = [_report(every, splits_k=False)]
     if any(config.cluster_k > 1 for times in every.values() for config in times):

@@ -36,7 +36,7 @@ def choose_problems(patterns: Sequence[str]) -> list[GemmProblem]:
 
 
 def _gemm_problem(row: AnyProblem) -> GemmProblem:
-    """What the library makes of a row."""
+    """A row as the tuner has it: with K whole, though it tries what splits K too."""
     if isinstance(row, Problem):
         return GemmProblem(row.m, row.n, row.k)
     assert isinstance(row, GroupedProblem)

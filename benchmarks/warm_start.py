@@ -104,7 +104,7 @@ def _find_kernel() -> bool:
     from deep_gemm.jit.build import build
     from deep_gemm.jit.codegen import generate
 
-    return build(generate(select(GemmProblem(M, N, K)).config, "90a")).from_cache
+    return build(generate(select(GemmProblem(M, N, K, splits_k=True)).config, "90a")).from_cache
 
 
 def main() -> None:

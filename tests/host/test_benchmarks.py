@@ -8,12 +8,16 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import chart, monitor, results, table
+from benchmarks import chart, compiling, monitor, results, table
 from benchmarks.__main__ import main
 from benchmarks.monitor import Sample, parse_smi, summarise
 from benchmarks.problems import DENSE, Problem, choose
 from benchmarks.results import Report
+from deep_gemm import fp8_gemm_nt, gemm
+from deep_gemm.config.problem import GemmProblem
+from deep_gemm.config.select import select
 from deep_gemm.config.tuned_file import slug
 
 H100_FLOORS = {"1x2112x7168": 5.1, "16x576x7168": 1.4, "4096x7168x16384": 601.3}
@@ -46,6 +50,40 @@ def test_rows_are_chosen_by_pattern() -> None:
 def test_a_pattern_that_names_nothing_is_refused(pattern: str) -> None:
     with pytest.raises(ValueError, match=pattern.replace("*", r"\*")):
         choose([pattern])
+
+
+class Asked(Exception):
+    """A call has come as far as the choice of its kernel."""
+
+
+def asked_by_call(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> GemmProblem:
+    """What the public call asks selection for."""
+
+    def chosen(asked: GemmProblem) -> None:
+        raise Asked(asked)
+
+    monkeypatch.setattr(gemm, "chosen", chosen)
+    m, n, k = problem.m, problem.n, problem.k
+    a, b = (torch.empty(rows, k, dtype=torch.float8_e4m3fn) for rows in (m, n))
+    sfa, sfb = (torch.empty(rows, -(-k // 128)) for rows in (m, -(-n // 128)))
+    with pytest.raises(Asked) as caught:
+        fp8_gemm_nt((a, sfa), (b, sfb), torch.empty(m, n, dtype=torch.bfloat16))
+    asked: GemmProblem = caught.value.args[0]
+    return asked
+
+
+@pytest.mark.parametrize("few_kernels", ["0", "1"])
+@pytest.mark.parametrize(("name", "splits_k"), [("16x576x7168", True), ("512x4096x7168", False)])
+def test_a_row_names_the_kernel_that_its_call_selects(
+    name: str, splits_k: bool, few_kernels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DG_EMULATOR_ARCH", raising=False)
+    monkeypatch.setenv("DG_FEW_KERNELS", few_kernels)
+    problem = Problem.parse(name)
+    asked = asked_by_call(problem, monkeypatch)
+    config = compiling.chosen_config(problem, asked.num_sms)
+    assert config == select(asked).config
+    assert (config.cluster_k > 1) == splits_k
 
 
 def test_a_row_is_the_median_of_passes_with_their_spread() -> None:
