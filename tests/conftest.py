@@ -6,9 +6,12 @@ marker of that name. All GPU tests run in one process, however many workers pyte
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 import tempfile
 from collections import Counter
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +20,9 @@ from hypothesis import settings
 
 TESTS = Path(__file__).parent
 TIERS = ("host", "compile", "emulator", "gpu")
+
+MUCH_GPU_MEMORY = 2**30
+"""Bytes that a process may keep from one GPU test to the next."""
 
 # A deadline would fail tests at random on a machine that does other things too.
 settings.register_profile("deep_gemm", deadline=None, derandomize=True)
@@ -80,6 +86,35 @@ def no_gpu(wanted: tuple[int, int]) -> str | None:
         found = f"{capability[0]}.{capability[1]}"
         return f"needs an SM{wanted[0]}{wanted[1]} GPU, found compute capability {found}"
     return None
+
+
+def pytest_runtest_logfinish(nodeid: str) -> None:
+    """A test, its fixtures and its report are done: let go of the GPU memory that it took."""
+    if tier_of(nodeid) == "gpu":
+        give_memory_back()
+
+
+def give_memory_back() -> None:
+    """Returns to the GPU what PyTorch's allocator keeps, if it is much: other processes need it.
+
+    `empty_cache` alone is not enough. The traceback of a failed test, and a caught exception in any
+    test, hold all that their functions had, in cycles that only a collection finds; pytest keeps
+    the last failure besides, for a debugger. And a block in use keeps all of its segment: that of a
+    workspace of cuBLAS, which lives as long as the process, may have been cut from one of many GB.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return
+    if torch.cuda.memory_reserved() < MUCH_GPU_MEMORY:
+        return
+    for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+        if hasattr(sys, name):
+            delattr(sys, name)
+    gc.collect()
+    # After an error of the device, which has failed its test, nothing can be given back.
+    with suppress(RuntimeError):
+        torch._C._cuda_clearCublasWorkspaces()
+        torch.cuda.empty_cache()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 import torch
 
 from deep_gemm import (
@@ -15,13 +12,6 @@ from deep_gemm import (
 from deep_gemm.testing import assert_bitwise_equal, by_row_group, fp8_gemm_nt_reference
 from tests.grouped_calls import check_dense, mk_alignment
 from tests.grouped_operands import exact_operand, flat_operand, row_ids
-
-
-@pytest.fixture(autouse=True)
-def memory_is_given_back() -> Iterator[None]:
-    """Other tests' processes share the GPU."""
-    yield
-    torch.cuda.empty_cache()
 
 
 def sentinel(*shape: int) -> torch.Tensor:

@@ -19,6 +19,38 @@ def test_it(): pathlib.Path(os.environ["DG_JIT_CACHE_DIR"], str(os.getpid())).to
 """
 
 
+# A GPU of which a test has taken much; what a failed one had is collected before the next.
+FAKE_GPU = """
+import torch
+torch.cuda.is_available = torch.cuda.is_initialized = lambda: True
+torch.cuda.get_device_capability = lambda: (9, 0)
+torch.cuda.memory_reserved = lambda: RESERVED
+torch._C._cuda_clearCublasWorkspaces = lambda: None
+torch.cuda.empty_cache = lambda: print("memory was given back")
+"""
+HOLDS = """
+import gc, weakref
+import pytest
+class Tensor: pass
+tensors = weakref.WeakSet()
+gc.disable()
+def take():
+    tensor = Tensor()
+    tensors.add(tensor)
+    return tensor
+def test_that_fails():
+    tensor = take()
+    raise OSError
+def test_that_catches():
+    assert len(tensors) == WANTED
+    tensor = take()
+    with pytest.raises(OSError) as caught:
+        raise OSError
+def test_that_looks():
+    assert len(tensors) == 2 * WANTED
+"""
+
+
 def run(folder: Path, tests: dict[str, str], *options: str, **environ: str) -> tuple[int, str]:
     """Exit status and output of a session over `tests`, a map of file to text."""
     (folder / "pyproject.toml").write_text((TESTS.parent / "pyproject.toml").read_text())
@@ -56,6 +88,20 @@ def test_one_test_that_ran_is_enough(tmp_path: Path) -> None:
 def test_a_failure_stays_a_failure(tmp_path: Path) -> None:
     status, _ = run(tmp_path, {"host/test_a.py": "def test_it(): raise OSError"})
     assert status == pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.mark.parametrize(("reserved", "left"), [(2**33, 0), (2**20, 1)])
+def test_much_gpu_memory_is_given_back_before_the_next_test(
+    tmp_path: Path, reserved: int, left: int
+) -> None:
+    """Little is not worth a collection: then failures and caught exceptions keep what they had."""
+    tests = {
+        "gpu/conftest.py": FAKE_GPU.replace("RESERVED", str(reserved)),
+        "gpu/test_a.py": HOLDS.replace("WANTED", str(left)),
+    }
+    _, output = run(tmp_path, tests, "-s", "-n0")
+    assert "1 failed, 2 passed" in output, output
+    assert output.count("memory was given back") == (0 if left else 3)
 
 
 def test_markers_follow_the_directory(tmp_path: Path) -> None:
