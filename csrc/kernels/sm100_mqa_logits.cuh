@@ -50,7 +50,6 @@ DG_DEVICE void sm100_mqa_logits(const MqaArguments& args) {
     if (load_warp == 0 && ptx::elect_one()) {
         ptx::prefetch_tensormap(&args.tensor_map_q);
         ptx::prefetch_tensormap(&args.tensor_map_keys);
-        ptx::prefetch_tensormap(&args.tensor_map_key_sf);
         KeyPipeline<kConfig>{smem.key_barriers}.init();
         QueryPipeline<kConfig>{smem.query_barriers}.init();
         AccumulatorRing<kConfig>{smem.accumulators.barriers}.init();

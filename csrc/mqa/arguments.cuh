@@ -10,10 +10,10 @@ struct MqaArguments {
     // SM90: [heads / 2, tokens, 2, head_dim], box [heads / 2, quad_tokens, 2, head_dim].
     // SM100: [1, tokens, heads, head_dim], box [1, num_tokens, heads, head_dim].
     TensorMap tensor_map_q;
-    TensorMap tensor_map_keys;    // [1, keys, head_dim], box [1, 128, head_dim]; or the pages
-    TensorMap tensor_map_key_sf;  // [1, 1, keys], box [1, 1, 128]; or those of the pages
-    const float* weights;         // [tokens, heads]
-    void* logits;                 // [tokens, width]
+    TensorMap tensor_map_keys;  // [1, keys, head_dim], box [1, 128, head_dim]; or the pages
+    const uint8_t* key_sf;      // FP32 [keys]; or those of the first page
+    const float* weights;       // [tokens, heads]
+    void* logits;               // [tokens, width]
     // Keys in one matrix: the keys that a token sees, [tokens] each.
     const int32_t* key_starts;
     const int32_t* key_ends;
@@ -24,6 +24,7 @@ struct MqaArguments {
     int64_t weights_stride;       // elements from token to token
     int64_t logits_stride;
     int64_t table_stride;  // from sequence to sequence
+    int64_t page_stride;   // in bytes
     uint64_t policy_keys;  // of L2, for pages
     uint32_t num_tokens;
     uint32_t num_keys;           // of the matrix; of the pages that a row of the table has room for

@@ -42,11 +42,9 @@ struct MqaConfig {
         return is_sm100 ? num_tokens : quad_tokens();
     }
 
-    // Columns of the product: a head of a token each. The product is computed in two halves, so
-    // that the tensor cores work on one while the other is summed up; a half is whole eights.
+    // Columns of the product: a head of a token each. SM100's instruction takes whole sixteens.
     DG_HOST_DEVICE constexpr int used_columns() const { return num_tokens * num_heads; }
     DG_HOST_DEVICE constexpr int columns() const { return align(used_columns(), 16); }
-    DG_HOST_DEVICE constexpr int half_columns() const { return columns() / 2; }
 
     // Accumulators in tensor memory, of `columns()` columns each: one for each math warpgroup, or
     // two, where they fit.
@@ -65,13 +63,6 @@ struct MqaConfig {
     DG_HOST_DEVICE constexpr int key_readers() const {
         return is_sm100 ? kWarpgroup / 32 + 1 : kMathWarpgroups * 4;
     }
-
-    // Where the scale factor of a tile's key `i` lies: TMA's boxes begin at multiples of 128 bytes,
-    // which those of 16 keys do not fill.
-    DG_HOST_DEVICE constexpr int sf_place(int i) const {
-        return page_keys == 16 ? i / 16 * 32 + i % 16 : i;
-    }
-    DG_HOST_DEVICE constexpr int num_sf_places() const { return sf_place(kTileKeys); }
 
     DG_HOST_DEVICE constexpr int key_tile_bytes() const { return kTileKeys * head_dim; }
     DG_HOST_DEVICE constexpr int query_tile_bytes() const { return columns() * head_dim; }

@@ -25,14 +25,11 @@ namespace deep_gemm {
 struct KeyTile {
     uint32_t key;  // of its first row; the second is 8 further on
     float sf[2];
-    bool is_seen;  // whether a token sees any key of the warp's rows
-    uint32_t release_address;
 };
 
 template <MqaConfig kConfig>
 struct Scorer {
-    static constexpr int kHalf = kConfig.half_columns();
-    static constexpr int kHalfEights = kHalf / 8;
+    static constexpr int kColumns = kConfig.columns();
     static constexpr int kQuadTokens = kConfig.quad_tokens();
     static constexpr int kGroupEights = kConfig.group_eights();
     using Descriptor = RowDescriptor<kConfig.head_dim>;
@@ -44,15 +41,10 @@ struct Scorer {
     KeyPipeline<kConfig> keys;
     QueryPipeline<kConfig> blocks;
     typename KeyPipeline<kConfig>::State key_state{};
-    typename QueryPipeline<kConfig>::State block_state{};   // of the next tile to start
-    typename QueryPipeline<kConfig>::State summed_state{};  // of what is summed up
-    int query_stage = 0;                                    // of what is multiplied
-    uint32_t next_key = 0;
-    uint32_t end_key = 0;
-    uint32_t tiles_left = 0;
+    typename QueryPipeline<kConfig>::State block_state{};
     Descriptor keys_of_warps;  // the warpgroup's, in the first stage
     Descriptor queries;
-    float weights[kConfig.columns() / 4];
+    float weights[kColumns / 4];
     float chains[2][kQuadTokens];  // of both rows
 
     DG_DEVICE Scorer(MqaStorage<kConfig>& smem, int warpgroup_idx)
@@ -65,97 +57,61 @@ struct Scorer {
           keys_of_warps(smem.keys[0] + warpgroup_idx * MqaConfig::kMmaM * kConfig.head_dim),
           queries(smem.queries[0]) {}
 
-    // All blocks of the CTA's share. While one half of a tile's columns is summed up, the tensor
-    // cores work on the other, across tiles and blocks. Between two halves they turn to the other
-    // warpgroup, so it costs nothing that each waits for its one half in flight to end.
+    // All blocks of the CTA's share. While one warpgroup sums up, the tensor cores may work for the
+    // other one.
     DG_DEVICE void run() {
-        float lower[kHalf / 2], upper[kHalf / 2];
-        if (!enter_block()) return;
-        KeyTile tile = start_tile(lower);
-        load_weights();
         while (true) {
-            ptx::wgmma_wait_group<0>(lower);
-            start_half<1>(upper);
-            const bool goes_on = has_next_tile();
-            if (tile.is_seen) sum_half<0>(lower, tile);
-            ptx::wgmma_wait_group<0>(upper);
-            keys.consumer_release_loaded(tile.release_address);
-            if (!goes_on) break;
-            const KeyTile next = start_tile(lower);
-            if (tile.is_seen) sum_half<1>(upper, tile);
-            if (summed_state.stage != query_stage) {
-                blocks.consumer_release(blocks.release_address(summed_state));
-                __syncwarp();  // WGMMA wants the lane that has arrived back among the others
-                summed_state.advance();
-                load_weights();
+            blocks.consumer_wait(block_state);
+            const auto& block = smem.blocks[block_state.stage];
+            const uint32_t num_tiles = ptx::uniform(block.num_tiles);
+            if (num_tiles == 0) break;
+            load_weights();
+            const uint32_t first_key = block.first_key;
+            const uint32_t end_key = block.end_key;
+            for (uint32_t i = 0; i < num_tiles; ++i) {
+                score_tile(first_key + i * MqaConfig::kTileKeys, end_key);
             }
-            tile = next;
+            blocks.consumer_release(blocks.release_address(block_state));
+            block_state.advance();
         }
-        if (tile.is_seen) sum_half<1>(upper, tile);
     }
 
   private:
-    // Whether there is a tile to start; at the end of a block this waits for the next one.
-    DG_DEVICE bool has_next_tile() {
-        if (tiles_left != 0) return true;
-        block_state.advance();
-        return enter_block();
-    }
-
-    // Waits for the next block; false if there is none.
-    DG_DEVICE bool enter_block() {
-        blocks.consumer_wait(block_state);
-        const auto& block = smem.blocks[block_state.stage];
-        tiles_left = ptx::uniform(block.num_tiles);
-        next_key = block.first_key;
-        end_key = block.end_key;
-        return tiles_left != 0;
-    }
-
-    // Starts the tensor cores on the first half of the next tile's columns.
-    DG_DEVICE KeyTile start_tile(float (&accum)[kHalf / 2]) {
+    // The tile whose first key is `key`, for a block whose tokens see none from `end_key` on.
+    DG_DEVICE void score_tile(uint32_t key, uint32_t end_key) {
+        float accum[kColumns / 2];
         keys.consumer_wait(key_state);
-        query_stage = block_state.stage;
-        start_half<0>(accum);
-        KeyTile tile;
-        tile.key = next_key + first_row;
-        tile.is_seen = next_key + warp_row < end_key;
-        const float* sf = smem.key_sf[key_state.stage] + kConfig.sf_place(first_row);
-        tile.sf[0] = ptx::load_shared(sf);
-        tile.sf[1] = ptx::load_shared(sf + 8);
-        tile.release_address = keys.release_address(key_state);
-        next_key += MqaConfig::kTileKeys;
-        --tiles_left;
-        return tile;
+        multiply(accum);
+        const float* sf = smem.key_sf[key_state.stage] + first_row;
+        const KeyTile tile{key + first_row, {ptx::load_shared(sf), ptx::load_shared(sf + 8)}};
+        const uint32_t release_address = keys.release_address(key_state);
+        key_state.advance();
+        ptx::wgmma_wait_group<0>(accum);
+        keys.consumer_release(release_address);
+        if (key + warp_row < end_key) sum(accum, tile);
     }
 
-    // Keys [64, head_dim] @ half of the queries [kHalf, head_dim].T. The second half of a tile
-    // leaves its stage behind.
-    template <int kIndex>
-    DG_DEVICE void start_half(float (&accum)[kHalf / 2]) {
+    // Keys [64, head_dim] @ queries [columns, head_dim].T.
+    DG_DEVICE void multiply(float (&accum)[kColumns / 2]) const {
         const Descriptor a = keys_of_warps.template tile<kConfig.key_tile_bytes()>(key_state.stage);
-        const Descriptor b = queries.template tile<kConfig.query_tile_bytes()>(query_stage);
+        const Descriptor b = queries.template tile<kConfig.query_tile_bytes()>(block_state.stage);
         ptx::wgmma_fence();
-        ptx::WgmmaFp8<kHalf>::mma_async(accum, a, 0, b, kIndex * kHalf * kConfig.head_dim);
+        ptx::WgmmaFp8<kColumns>::mma_async(accum, a, 0, b, 0);
         ptx::wgmma_commit_group();
-        if (kIndex == 1) key_state.advance();
     }
 
     DG_DEVICE void load_weights() {
-        const float* source = smem.weights[summed_state.stage] + accumulator_column(thread);
+        const float* source = smem.weights[block_state.stage] + accumulator_column(thread);
 #pragma unroll
         for (int i = 0; i < kConfig.used_columns() / 8; ++i) {
             ptx::load_shared(source + 8 * i, weights[2 * i], weights[2 * i + 1]);
         }
     }
 
-    // Adds up one half of a tile's columns, and stores the logits of groups that it completes.
-    template <int kIndex>
-    DG_DEVICE void sum_half(const float (&accum)[kHalf / 2], const KeyTile& tile) {
+    // Adds up the columns of a tile, and stores the logits.
+    DG_DEVICE void sum(const float (&accum)[kColumns / 2], const KeyTile& tile) {
 #pragma unroll
-        for (int j = 0; j < kHalfEights; ++j) {
-            const int eight = kIndex * kHalfEights + j;
-            if (eight * 8 >= kConfig.used_columns()) break;
+        for (int eight = 0; eight < kConfig.used_columns() / 8; ++eight) {
             const int in_group = eight % kGroupEights;
             const int chain = in_group % kQuadTokens;
 #pragma unroll
@@ -163,10 +119,10 @@ struct Scorer {
                 const float weight = weights[2 * eight + i];
 #pragma unroll
                 for (int row = 0; row < 2; ++row) {
-                    const float x = ptx::relu(accum[4 * j + 2 * row + i]);
+                    const float x = ptx::relu(accum[4 * eight + 2 * row + i]);
                     const bool is_first = in_group < kQuadTokens && i == 0;
-                    float& sum = chains[row][chain];
-                    sum = is_first ? __fmul_rn(weight, x) : __fmaf_rn(weight, x, sum);
+                    float& partial = chains[row][chain];
+                    partial = is_first ? __fmul_rn(weight, x) : __fmaf_rn(weight, x, partial);
                 }
             }
             if (in_group == kGroupEights - 1) store_group(eight / kGroupEights, tile);
@@ -188,7 +144,7 @@ struct Scorer {
             }
         }
         const int token = group * kQuadTokens + thread % kQuadTokens;
-        const LogitRow row = smem.blocks[summed_state.stage].rows[token];
+        const LogitRow row = smem.blocks[block_state.stage].rows[token];
         if constexpr (kQuadTokens == 4) {
             store_logit<kConfig>(row, tile.key, sums[0] * tile.sf[0]);
             store_logit<kConfig>(row, tile.key + 8, sums[1] * tile.sf[1]);

@@ -25,9 +25,10 @@ struct QueryBlock {
     uint32_t sequence;   // whose pages hold the keys
 };
 
-// The ring of key tiles: one lane announces the bytes.
+// The ring of key tiles: `full` takes an arrival of each lane of the load warp, when its scale
+// factors have landed, and one with the bytes of TMA.
 template <MqaConfig kConfig>
-using KeyPipeline = Pipeline<kConfig.num_stages, 1, kConfig.key_readers(), 1>;
+using KeyPipeline = Pipeline<kConfig.num_stages, 32 + 1, kConfig.key_readers(), 1>;
 
 // The ring of query blocks: `full` takes an arrival of each lane of the warp that copies weights,
 // when its copies have landed, and one with the bytes of TMA. The math warps read, and the warp
@@ -57,7 +58,7 @@ struct MqaStorage {
     alignas(1024) uint8_t keys[kStages][kConfig.key_tile_bytes()];
     alignas(1024) uint8_t queries[kQueryStages][kConfig.query_tile_bytes()];
 
-    alignas(128) float key_sf[kStages][kConfig.num_sf_places()];
+    alignas(16) float key_sf[kStages][MqaConfig::kTileKeys];
     alignas(128) float weights[kQueryStages][kConfig.columns()];  // in the order of columns
     QueryBlock<kConfig.num_tokens> blocks[kQueryStages];
 

@@ -71,8 +71,8 @@ struct HeadSummer {
 
     DG_DEVICE void sum_tile(const Block& block, uint32_t first_key) {
         keys.consumer_wait(key_state);
-        const float sf = ptx::load_shared(smem.key_sf[key_state.stage] + kConfig.sf_place(row));
-        keys.consumer_release_loaded(keys.release_address(key_state));
+        const float sf = ptx::load_shared(smem.key_sf[key_state.stage] + row);
+        keys.consumer_release(keys.release_address(key_state));
         accumulators.consumer_wait(accumulator);
         ptx::tcgen05_fence_after_sync();
         // Whether a token sees any key of the warp's rows.

@@ -14,7 +14,7 @@ class MqaArguments(KernelArguments):
     _fields_ = (
         ("tensor_map_q", TensorMap),
         ("tensor_map_keys", TensorMap),
-        ("tensor_map_key_sf", TensorMap),
+        ("key_sf", c_void_p),
         ("weights", c_void_p),
         ("logits", c_void_p),
         ("key_starts", c_void_p),
@@ -25,6 +25,7 @@ class MqaArguments(KernelArguments):
         ("weights_stride", c_int64),
         ("logits_stride", c_int64),
         ("table_stride", c_int64),
+        ("page_stride", c_int64),
         ("policy_keys", c_uint64),
         ("num_tokens", c_uint32),
         ("num_keys", c_uint32),

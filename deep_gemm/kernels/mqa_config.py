@@ -125,23 +125,18 @@ class MqaConfig(NamedTuple):
     def num_stages(self) -> int:
         """Slots of the ring of key tiles: what fits."""
         room = SMEM_BYTES - self._bytes_of(0)
-        return min(room // (TILE_KEYS * self.head_dim + self._sf_bytes + 16), MAX_STAGES)
+        return min(room // (TILE_KEYS * (self.head_dim + 4) + 16), MAX_STAGES)
 
     @property
     def smem_bytes(self) -> int:
         """Shared memory of a CTA: `sizeof(MqaStorage)`."""
         return self._bytes_of(self.num_stages)
 
-    @property
-    def _sf_bytes(self) -> int:
-        """Of a tile: TMA's boxes begin at multiples of 128 bytes."""
-        return TILE_KEYS * 4 * (2 if self.page_keys == 16 else 1)
-
     def _bytes_of(self, num_stages: int) -> int:
         queries = self.num_query_stages
         size = num_stages * TILE_KEYS * self.head_dim
         size = align(size, 1024) + queries * self.columns * self.head_dim
-        size = align(size, 128) + num_stages * self._sf_bytes
+        size += num_stages * TILE_KEYS * 4
         size = align(size, 128) + queries * self.columns * 4
         size = align(size, 16) + queries * (self.num_tokens * 16 + 16)
         size += 16 * (num_stages + queries)
@@ -176,8 +171,8 @@ class MqaConfig(NamedTuple):
 
 def generate_mqa_logits(config: MqaConfig, arch: str) -> KernelSource:
     """The kernel of a configuration."""
-    products = (config.columns // 2, config.head_dim)
-    wgmma = "" if config.is_sm100 else wgmma_specialisation(*products)
+    is_sm90 = not config.is_sm100
+    wgmma = wgmma_specialisation(config.columns, config.head_dim) if is_sm90 else ""
     text = f"""\
 #include "kernels/{config.family}_mqa_logits.cuh"
 

@@ -18,7 +18,7 @@ from deep_gemm.runtime.device import arch_of
 from deep_gemm.runtime.launch import KernelLaunch, Plan
 from deep_gemm.runtime.plan import make_plan
 from deep_gemm.settings import Settings, usable_sms
-from deep_gemm.tensor_map import FLOAT32, UINT8, BoxMap, matrix_map
+from deep_gemm.tensor_map import UINT8, BoxMap, matrix_map
 from deep_gemm.utils.math import align, ceil_div
 
 SF_BYTES = 4
@@ -66,19 +66,16 @@ class MatrixLogits(NamedTuple):
         arguments = _arguments(q, weights, logits, cleans)
         arguments.num_keys, arguments.is_compressed = keys.shape[0], is_compressed
         key_strides = keys.shape[0] * row_stride(keys), row_stride(keys)
-        sf_bytes = align(keys.shape[0] * SF_BYTES, 16)
         maps = (
             ("tensor_map_q", _query_map(q, config)),
             (
                 "tensor_map_keys",
                 matrix_map(UINT8, (1, *keys.shape), key_strides, (TILE_KEYS, head_dim)),
             ),
-            (
-                "tensor_map_key_sf",
-                BoxMap(FLOAT32, (keys.shape[0], 1, 1), (sf_bytes, sf_bytes), (TILE_KEYS, 1, 1)),
-            ),
         )
-        pointers = _extents(weights=weights, logits=logits, key_starts=starts, key_ends=ends)
+        pointers = _extents(
+            key_sf=key_sf, weights=weights, logits=logits, key_starts=starts, key_ends=ends
+        )
         grid = usable_sms(q.device, settings)
         # Every token may have a part of a tile of its own.
         tiles = ceil_div(tokens, config.num_tokens) * (ceil_div(keys.shape[0], TILE_KEYS) + 1)
@@ -136,23 +133,21 @@ class PagedLogits(NamedTuple):
         # Hardly anybody asks for a page again.
         arguments.policy_keys = L2Policy.EVICT_FIRST
         page_stride = cache.stride(0) if cache.shape[0] > 1 else page_keys * (head_dim + SF_BYTES)
+        arguments.page_stride = page_stride
         shape, box = (cache.shape[0], page_keys, head_dim), (page_keys, head_dim)
-        sf_shape = (page_keys, 1, cache.shape[0])
         maps = (
             ("tensor_map_q", _query_map(tokens, config)),
             ("tensor_map_keys", matrix_map(UINT8, shape, (page_stride, head_dim), box)),
-            (
-                "tensor_map_key_sf",
-                BoxMap(FLOAT32, sf_shape, (page_keys * SF_BYTES, page_stride), (page_keys, 1, 1)),
-            ),
         )
-        pointers = _extents(
+        others = _extents(
             weights=weights,
             logits=logits,
             context_lens=lens,
             block_table=table,
             schedule=schedule,
         )
+        key_sf = extent(cache) - page_keys * head_dim
+        pointers = (("key_sf", key_sf), *others)
         grid = schedule.shape[0] - 1
         launch = _launch(config, arguments, maps, pointers, grid, settings, q.device)
         return make_plan(launch, self.addresses(), q.device)

@@ -7,7 +7,7 @@ import functools
 from unittest import mock
 
 from deep_gemm.kernels import mqa_config
-from tests.emulator.defects import PIPELINE, READ_FENCE, WRONG
+from tests.emulator.defects import WRONG
 from tests.emulator.test_mqa_defects import Defect as AnyDefect
 from tests.mqa import Pages, Shape, check_pages
 
@@ -23,6 +23,8 @@ ARRIVE = "ptx::mbarrier_arrive<false>(ptx::shared_address({}));"
 KEYS_DONE = "ptx::tcgen05_commit<1>(keys.empty_barrier(key_state));"
 PRODUCT_DONE = "ptx::tcgen05_commit<1>(accumulators.full_barrier(accumulator));"
 RELEASE_BLOCK = "blocks.consumer_release(blocks.release_address(block_state));"
+READ_SF = "const float sf = ptx::load_shared(smem.key_sf[key_state.stage] + row);"
+RELEASE_KEYS = "keys.consumer_release(keys.release_address(key_state));"
 LOOP = "for (; turn < num_tiles;"
 
 
@@ -63,8 +65,8 @@ DEFECTS = [
            "ptx::tcgen05_fence_before_sync();", "", "R22"),
     Defect("an accumulator is released while it is read", SUM,
            "ptx::tcgen05_wait_ld(chunk[i % 2]);", "", "R22"),
-    Defect("scale factors are released without a fence", PIPELINE, READ_FENCE,
-           "consumer_release(release_address);", "R35"),
+    Defect("scale factors are released before they are read", SUM,
+           f"{READ_SF}\n        {RELEASE_KEYS}", f"{RELEASE_KEYS}\n        {READ_SF}", "race"),
     Defect("a block is released before its sums", SUM, LOOP,
            f"{RELEASE_BLOCK}\n            {LOOP}", "race"),
     Defect("each block begins with the first warpgroup's turn", SUM, "turn -= num_tiles;",

@@ -14,7 +14,7 @@ from deep_gemm.call_cache import forget_calls
 from deep_gemm.emulator.errors import HazardError
 from deep_gemm.jit.source import KernelSource, forget_headers
 from deep_gemm.kernels import mqa_config, mqa_logits, paged_shares
-from tests.emulator.defects import PIPELINE, READ_FENCE, WRONG
+from tests.emulator.defects import WRONG
 from tests.emulator.test_defects import headers, translated
 from tests.emulator.test_mqa_logits import random_ranges
 from tests.mqa import Pages, Shape, check_matrix, check_pages
@@ -32,13 +32,25 @@ VISIBLE = "mqa/visible_keys.cuh"
 SHARES = "scheduler/tile_shares.cuh"
 DESCRIPTOR = "layout/row_descriptor.cuh"
 
-RELEASE = "keys.consumer_release_loaded(tile.release_address);"
+SCORE_TILES = """\
+            for (uint32_t i = 0; i < num_tiles; ++i) {
+                score_tile(first_key + i * MqaConfig::kTileKeys, end_key);
+            }
+"""
+RELEASE_BLOCK = "blocks.consumer_release(blocks.release_address(block_state));\n"
+RELEASE = "keys.consumer_release(release_address);"
 
 
 def matrix() -> None:
     """Two blocks, and more tiles than the three stages, for one CTA."""
     with deep_gemm.override(num_sms=1), mock.patch.object(mqa_config, "MAX_STAGES", 3):
         check_matrix(Shape(32, 32), random_ranges(9, 400, 1), 400, "cpu")
+
+
+def blocks() -> None:
+    """More blocks than there are places for, for one CTA."""
+    with deep_gemm.override(num_sms=1):
+        check_matrix(Shape(32, 32), random_ranges(56, 200, 1), 200, "cpu")
 
 
 def pages() -> None:
@@ -67,26 +79,29 @@ DEFECTS = [
     Defect(
         "sums begin while their product is computed",
         SCORE,
-        "ptx::wgmma_wait_group<0>(lower);",
-        "ptx::wgmma_wait_group<1>(lower);",
+        "ptx::wgmma_wait_group<0>(accum);",
+        "ptx::wgmma_wait_group<1>(accum);",
         "R7",
     ),
     Defect(
         "keys are released while they are multiplied",
         SCORE,
-        f"ptx::wgmma_wait_group<0>(upper);\n            {RELEASE}",
-        f"{RELEASE}\n            ptx::wgmma_wait_group<0>(upper);",
+        f"ptx::wgmma_wait_group<0>(accum);\n        {RELEASE}",
+        f"{RELEASE}\n        ptx::wgmma_wait_group<0>(accum);",
         "R3",
     ),
-    Defect("scale factors are released without a fence", PIPELINE, READ_FENCE,
-           "consumer_release(release_address);", "R35"),
+    Defect("scale factors are not waited for", KEYS, "pipeline.producer_commit(state);",
+           "ptx::mbarrier_arrive<false>(ptx::shared_address(pipeline.full_barrier(state)));", "R2"),
+    Defect("a lane copies its neighbour's scale factors", KEYS, "= in_tile % kPageKeys;",
+           "= (in_tile + kLaneKeys) % kPageKeys;", WRONG, pages),
     Defect("keys are never released", SCORE, RELEASE, "", "R11"),
     Defect(
         "a block is released before its last sum",
         SCORE,
-        "if (tile.is_seen) sum_half<1>(upper, tile);\n            if (summed_state",
-        "if (summed_state",
-        WRONG,
+        f"{SCORE_TILES}            {RELEASE_BLOCK}",
+        f"            {RELEASE_BLOCK}{SCORE_TILES}",
+        "R2",
+        blocks,
     ),
     Defect("logits behind the last key are stored", STORE, "|| key >= row.end", "", "bounds"),
     Defect("tokens are not interleaved", QUERIES, "in_group / (2 * kQuadTokens) * 2",
@@ -131,7 +146,7 @@ def outcome(case: Callable[[], None]) -> str:
     return ""
 
 
-@pytest.mark.parametrize("case", [matrix, pages])
+@pytest.mark.parametrize("case", [matrix, blocks, pages])
 def test_without_a_defect_nothing_is_found(case: Callable[[], None], headers: Path) -> None:
     assert outcome(case) == ""
 
