@@ -43,10 +43,11 @@ struct GemmConfig {
     DG_HOST_DEVICE constexpr int num_waves() const {
         return mma_rows() / (kMmaM * num_math_warpgroups);
     }
-    // Partial sums per math warpgroup: two, where the registers allow it, let the tensor cores work
-    // on one k block while the previous one is promoted.
+    // Partial sums per math warpgroup: two let the tensor cores work on one k block while the
+    // previous one is promoted. A second warpgroup does as much for them.
     DG_HOST_DEVICE constexpr int num_accumulators() const {
-        return num_waves() == 1 && block_n <= (is_1d1d() ? 96 : 144) ? 2 : 1;
+        const bool overlaps = num_math_warpgroups == 1 && num_waves() == 1;
+        return overlaps && block_n <= (is_1d1d() ? 96 : 144) ? 2 : 1;
     }
     DG_HOST_DEVICE constexpr bool is_1d1d() const { return gran_n == 1; }
     DG_HOST_DEVICE constexpr int cluster_size() const { return cluster_m * cluster_n * cluster_k; }

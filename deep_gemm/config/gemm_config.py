@@ -84,8 +84,10 @@ class GemmConfig:
 
     @property
     def num_accumulators(self) -> int:
-        """Partial sums per math warpgroup; two overlap promotion with the tensor cores."""
-        return 2 if self.num_waves == 1 and self.block_n <= (96 if self.is_1d1d else 144) else 1
+        """Partial sums per math warpgroup. Two overlap promotion with the tensor cores, where no
+        other warpgroup does."""
+        overlaps = self.num_math_warpgroups == 1 and self.num_waves == 1
+        return 2 if overlaps and self.block_n <= (96 if self.is_1d1d else 144) else 1
 
     @property
     def group_m(self) -> int:

@@ -32,7 +32,7 @@ constexpr deep_gemm::GemmConfig kConfig{.block_m = 128, .block_n = 32, .num_stag
 static_assert(sizeof(deep_gemm::SharedStorage<kConfig>) == 95232);
 static_assert(sizeof(deep_gemm::GemmArguments) == 832);
 static_assert(sizeof(deep_gemm::BlockSlot) == 44);
-static_assert(kConfig.num_accumulators() == 2);
+static_assert(kConfig.num_accumulators() == 1);
 static_assert(kConfig.num_threads() == 384);
 static_assert(kConfig.d_swizzle_bytes() == 64);
 
