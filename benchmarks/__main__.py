@@ -34,6 +34,7 @@ from deep_gemm.tuning.tuner import Options, Tuner
 RESULTS = ROOT / "benchmarks" / "results"
 PEER = ROOT / "third-party" / "peer"
 NUM_SMS = 132
+ROWS = "such as 16x2112x7168 or 16x*x*; of the grouped tables masked or wgrad-*x7168"
 BANDWIDTH: dict[str, Sequence[bandwidth.Problem]] = {
     "transpose": transpose.PROBLEMS,
     "layouts": layouts.PROBLEMS,
@@ -86,8 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--passes", type=int, default=5)
 
     verb = verbs.add_parser("mqa", help="MQA logits beside their peer")
-    verb.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
-    verb.add_argument("--commit", help="what is measured, where there is no repository")
+    _add_measured(verb, budget=200, rows="such as paged-* or *-h64-d128")
     verb.add_argument("--peer-path", type=Path, default=PEER, help="where the reference is")
     verb.add_argument("--passes", type=int, default=3)
 
@@ -109,17 +109,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_rows(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--rows",
-        nargs="+",
-        default=[],
-        help="such as 16x2112x7168 or 16x*x*; of the grouped tables masked or wgrad-*x7168",
-    )
+def _add_rows(verb: argparse.ArgumentParser, rows: str = ROWS) -> None:
+    verb.add_argument("--rows", nargs="+", default=[], help=rows)
 
 
-def _add_measured(verb: argparse.ArgumentParser, budget: float) -> None:
-    _add_rows(verb)
+def _add_measured(verb: argparse.ArgumentParser, budget: float, rows: str = ROWS) -> None:
+    _add_rows(verb, rows)
     verb.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
     verb.add_argument("--commit", help="what is measured, where there is no repository")
     verb.add_argument("--budget", type=float, default=budget, help="seconds, then it rounds off")
@@ -173,7 +168,9 @@ def _mqa(arguments: argparse.Namespace) -> int:
         mqa.Options(
             out=arguments.out,
             peer_path=arguments.peer_path,
+            problems=mqa.choose(arguments.rows),
             passes=arguments.passes,
+            budget=arguments.budget,
             commit=arguments.commit or results.describe_commit(),
         )
     )

@@ -6,14 +6,16 @@ import math
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from benchmarks import results
-from benchmarks.monitor import Monitor, describe_run
+from benchmarks.monitor import Monitor, describe_run, summarise
 from benchmarks.mqa_problems import PROBLEMS, MqaProblem
 from benchmarks.run import why_no_reference
+from deep_gemm.config.tuned_file import slug
 from deep_gemm.tuning.children import Child, ChildDied, Message, log
 
 WORKER = "benchmarks.mqa_worker"
@@ -28,6 +30,7 @@ METHOD = (
 )
 
 Times = dict[str, list[float]]
+Save = Callable[[list[Message]], None]
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,16 @@ class Options:
     Attributes:
         out: folder of the result file.
         peer_path: where the reference is installed.
-        passes: over the whole table.
+        problems: the rows.
+        passes: over all of them.
         repeats: calls in a pass.
-        budget: seconds after which no further pass is begun.
+        budget: seconds after which no further row is begun.
         commit: what is measured.
     """
 
     out: Path
     peer_path: Path
+    problems: Sequence[MqaProblem] = PROBLEMS
     passes: int = 3
     repeats: int = 10
     budget: float = 200.0
@@ -89,24 +94,38 @@ class Library:
             self._child = None
 
 
-def measure(
-    libraries: Sequence[Library], problems: Sequence[MqaProblem], options: Options
-) -> list[Message]:
-    """The rows of the table."""
+def choose(patterns: Sequence[str]) -> tuple[MqaProblem, ...]:
+    """The rows whose names match one of some patterns, such as `paged-*` or `*-h64-d128`; all for
+    none.
+
+    Raises:
+        ValueError: a pattern matches nothing.
+    """
+    found: dict[MqaProblem, None] = {}
+    for pattern in patterns or ("*",):
+        some = [problem for problem in PROBLEMS if fnmatchcase(str(problem), pattern)]
+        if not some:
+            raise ValueError(f"a row must match a name such as {PROBLEMS[0]}, got {pattern!r}")
+        found.update(dict.fromkeys(some))
+    return tuple(found)
+
+
+def measure(libraries: Sequence[Library], options: Options, save: Save) -> None:
+    """Measures the rows, and has those saved that there are, after each."""
     deadline = time.monotonic() + options.budget
     us: dict[MqaProblem, Times] = defaultdict(lambda: defaultdict(list))
     errors: dict[MqaProblem, dict[str, float]] = defaultdict(dict)
     for count in range(options.passes):
-        if count and time.monotonic() > deadline:
-            log(f"out of time: {count} of {options.passes} passes")
-            break
-        for problem in problems:
+        for problem in options.problems:
+            if time.monotonic() > deadline:
+                log(f"out of time in pass {count + 1} of {options.passes}")
+                return
             for library in libraries:
                 reply = library.measure(str(problem), options.repeats)
                 if reply is not None:
                     us[problem][library.name].append(reply["us"])
                     errors[problem][library.name] = reply["max_error"]
-    return [row_of(problem, us[problem], errors[problem]) for problem in problems]
+            save([row_of(problem, us[problem], errors[problem]) for problem in us])
 
 
 def row_of(problem: MqaProblem, us: Times, errors: dict[str, float]) -> Message:
@@ -119,8 +138,8 @@ def row_of(problem: MqaProblem, us: Times, errors: dict[str, float]) -> Message:
     return row
 
 
-def run(options: Options, problems: Sequence[MqaProblem] = PROBLEMS) -> Path:
-    """Measures the table and writes the result file."""
+def run(options: Options) -> Path:
+    """Measures the table and writes the result file, anew after each row."""
     libraries = [Library("ours")]
     reason = why_no_reference(options.peer_path)
     try:
@@ -129,22 +148,29 @@ def run(options: Options, problems: Sequence[MqaProblem] = PROBLEMS) -> Path:
         else:
             libraries.append(Library("reference", str(options.peer_path.resolve())))
         gpu = libraries[0].hello
+        header = {
+            "commit": options.commit,
+            "date": results.utc_date(),
+            **describe_run(gpu["gpu"], gpu["uuid"], []),
+            "versions": {library.name: library.hello.get("version") for library in libraries},
+            "method": f"{METHOD}; {options.repeats} calls a pass",
+        }
+        stem = f"mqa-{slug(header['gpu'])}-{header['date']}"
+        path = results.new_file(options.out, stem, ".json")
         monitor = Monitor()
         monitor.start(gpu["uuid"])
-        with monitor.sampling() as samples:
-            rows = measure(libraries, problems, options)
+
+        def save(rows: list[Message]) -> None:
+            state = summarise(monitor.samples)
+            header.update(clock_mhz=state.clock_mhz, power_w=state.power_w)
+            results.write(path, {**header, "rows": rows})
+
+        with monitor.sampling():
+            measure(libraries, options, save)
     finally:
         for library in libraries:
             library.close()
-    document = {
-        "commit": options.commit,
-        "date": results.utc_date(),
-        **describe_run(gpu["gpu"], gpu["uuid"], samples),
-        "versions": {library.name: library.hello.get("version") for library in libraries},
-        "method": f"{METHOD}; {options.repeats} calls a pass",
-        "rows": rows,
-    }
-    return results.write_new(options.out, "mqa", document)
+    return path
 
 
 def render(document: Message) -> str:
