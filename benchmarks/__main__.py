@@ -12,6 +12,7 @@ import torch
 
 from benchmarks import (
     bandwidth,
+    compare,
     compiling,
     dense,
     grouped,
@@ -40,7 +41,7 @@ BANDWIDTH: dict[str, Sequence[bandwidth.Problem]] = {
     "layouts": layouts.PROBLEMS,
     "quantize": quantize.PROBLEMS,
 }
-NEED_A_GPU = ("dense", "grouped", *BANDWIDTH, "mqa", "sweep")
+NEED_A_GPU = ("dense", "grouped", *BANDWIDTH, "mqa", "sweep", "compare")
 
 
 def main(argv: list[str]) -> int:
@@ -51,6 +52,7 @@ def main(argv: list[str]) -> int:
         **dict.fromkeys(BANDWIDTH, _bandwidth),
         "mqa": _mqa,
         "sweep": _sweep,
+        "compare": _compare,
         "regret": _regret,
         "compile": _compile,
         "table": _table,
@@ -95,6 +97,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_measured(verb, budget=420)
     verb.add_argument("--top", type=int, default=0, help="only so many, by the cost model")
     verb.add_argument("--repeats", type=int, default=5, help="calls of each configuration")
+
+    verb = verbs.add_parser("compare", help="checkouts of this library beside each other")
+    verb.add_argument("folders", nargs="+", type=Path, help="the first is compared with")
+    verb.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
+    verb.add_argument("--rows", nargs="+", default=[], help="of the dense table: 512x*x7168")
+    verb.add_argument("--grouped-rows", nargs="+", default=[], help="such as masked or wgrad-*")
+    verb.add_argument("--passes", type=int, default=5)
+    verb.add_argument("--repeats", type=int, default=7, help="calls of each row in a pass")
+    verb.add_argument("--budget", type=float, default=200, help="seconds, then it rounds off")
 
     verb = verbs.add_parser("compile", help="compile times; needs no GPU")
     _add_rows(verb)
@@ -221,6 +232,24 @@ def _sweep(arguments: argparse.Namespace) -> int:
         summary = Tuner(options, bar).run()
     log(summary.text)
     return 1 if summary.num_failed else 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    grouped_rows = arguments.grouped_rows
+    some = [*choose(arguments.rows)] if arguments.rows or not grouped_rows else []
+    path = compare.run(
+        compare.Options(
+            out=arguments.out,
+            folders=arguments.folders,
+            problems=[*some, *(choose_grouped(grouped_rows) if grouped_rows else ())],
+            passes=arguments.passes,
+            repeats=arguments.repeats,
+            budget=arguments.budget,
+        )
+    )
+    print(compare.render(table.load(path)))
+    log(f"wrote {path}")
+    return 0
 
 
 def _regret(arguments: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from deep_gemm.tuning.children import Child, ChildDied, Message, log
 
@@ -21,6 +22,7 @@ class Session:
         name: for messages.
         arguments: of its child process.
         env: variables of its child process.
+        folder: where that is started, and looks for modules first; None for ours.
         hello: what the child said of itself.
         ready: problems that can be timed, with the variants that passed.
         max_error: by (problem, variant).
@@ -32,6 +34,7 @@ class Session:
     name: str
     arguments: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
     hello: Message = field(default_factory=dict)
     ready: dict[str, list[str]] = field(default_factory=dict)
     max_error: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -45,7 +48,7 @@ class Session:
         """Starts the process, and makes it ready again for what was ready before."""
         self._num_starts += 1
         try:
-            self._child = Child(*self.arguments, env=self.env)
+            self._child = Child(*self.arguments, env=self.env, folder=self.folder)
             self.hello = self._child.ask("hello", HELLO_SECONDS)
             if "error" in self.hello:
                 raise ChildDied(self.hello["error"])

@@ -15,6 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any, cast
 
 from deep_gemm import knobs
@@ -32,18 +33,25 @@ class ChildDied(Exception):
 class Child:
     """A Python module that runs `serve`, in a process of its own. Its stderr is ours."""
 
-    def __init__(self, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> None:
         """Starts it.
 
         Args:
             arguments: a module's name and its command line.
             env: variables to set besides ours.
+            folder: to start in, where modules are looked for first; by default ours.
         """
         self._process = subprocess.Popen(
             [sys.executable, "-m", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=knobs.environment(env or {}),
+            cwd=folder,
             text=True,
         )
         self._requests = cast("IO[str]", self._process.stdin)
