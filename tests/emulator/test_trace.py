@@ -172,7 +172,7 @@ def test_the_next_block_is_loaded_under_the_epilogue() -> None:
     assert min(use.first_read for use in following) < stores[1].end
 
 
-@pytest.mark.parametrize("config", ["128x128_s5_w2_c1x1", "256x128_s3_w2_c1x1"])
+@pytest.mark.parametrize("config", ["64x128_s8_w1_c1x1", "256x128_s3_w2_c1x1"])
 def test_a_k_block_takes_about_what_the_cost_model_was_fitted_to(config: str) -> None:
     parsed = trace.parse_config(config)
     case = Case(parsed, parsed.block_m, parsed.block_n, 2048, num_sms=1)
