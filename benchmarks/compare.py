@@ -26,7 +26,8 @@ from deep_gemm.tuning.children import Message, log
 WORKER = "benchmarks.worker"
 
 METHOD = (
-    "kernel time by the CUDA profiler, L2 flushed before each call, checkouts in turn (one process"
+    "kernel time by the CUDA profiler, the GPU idle for 4 ms and L2 flushed before each call,"
+    " checkouts in turn (one process"
     " each), median over passes of each pass's median; what is compared is `ours` of each"
 )
 

@@ -19,11 +19,11 @@ from deep_gemm.tuning.children import Message
 ROOT = Path(__file__).resolve().parents[1]
 
 METHOD = (
-    "kernel time by the CUDA profiler, all kernels of a call together, L2 flushed before each call,"
-    " operands torch.randn in"
-    " rotation, peers in turn (one process each), median over passes of each pass's median; spread"
-    " is (max - min) / median of the passes; host time is the median call with a shallow queue;"
-    " sustained is back to back by CUDA events; the reference with compiled_dims='nk'"
+    "kernel time by the CUDA profiler, all kernels of a call together, the GPU idle for 4 ms and L2"
+    " flushed before each call, operands torch.randn in rotation, peers in turn (one process each),"
+    " median over passes of each pass's median; spread is (max - min) / median of the passes; host"
+    " time is the median call with a shallow queue; sustained is back to back by CUDA events; the"
+    " reference with compiled_dims='nk'"
 )
 
 

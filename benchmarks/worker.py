@@ -16,7 +16,7 @@ from benchmarks.operands import Normal, Operands, Source, Zeros
 from benchmarks.peers import AnyOperands, Peer, make_peer
 from benchmarks.problems import AnyProblem, GroupedProblem, Problem, parse
 from deep_gemm.testing.bench import host_time
-from deep_gemm.testing.profiler import DeviceEvent, record_calls
+from deep_gemm.testing.profiler import DeviceEvent, record_rested_calls
 from deep_gemm.tuning.children import Handler, Message, describe, serve
 
 NUM_SETS = 2
@@ -55,7 +55,9 @@ def build_operands(problem: AnyProblem, source: Source) -> AnyOperands:
 class Worker:
     """A peer and the cases that it has passed."""
 
-    def __init__(self, peer: Peer, device: str = "cuda", record: Record = record_calls) -> None:
+    def __init__(
+        self, peer: Peer, device: str = "cuda", record: Record = record_rested_calls
+    ) -> None:
         self._peer = peer
         self._device = device
         self._record = record

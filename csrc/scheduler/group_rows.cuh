@@ -1,10 +1,7 @@
 // Blocks of an m-grouped product of which every group's number of rows is known: each group has
 // tiles of its own, so that its rows may begin anywhere, and groups of no rows take no time.
 //
-// Tiles below each other in a group go to the CTAs of a cluster, which share B. What is left over
-// at a group's end, where its number of tiles does not divide, is a row of tiles: there the CTAs
-// take tiles beside each other, and load their own B. A pair of SM100 can't: its CTAs always have
-// tiles below each other, and the last of a group may be one that does not exist.
+// How a group's tiles become blocks of clusters is in scheduler/cluster_grid.cuh.
 #pragma once
 
 #include "common/math.cuh"
@@ -13,7 +10,7 @@
 #include "kernels/arguments.cuh"
 #include "ptx/thread.cuh"
 #include "scheduler/block.cuh"
-#include "scheduler/block_order.cuh"
+#include "scheduler/cluster_grid.cuh"
 #include "scheduler/persistent.cuh"
 
 namespace deep_gemm {
@@ -76,34 +73,21 @@ struct GroupRowsScheduler {
                                 __shfl_sync(0xffffffff, mine.stored, lane)};
         const uint32_t end = first_cluster + __shfl_sync(0xffffffff, clusters_up_to, lane);
         take_block(block, first_group + lane, rows,
-                   cta.next_cluster - (end - blocks_of(rows.stored)));
+                   cta.next_cluster - (end - grid_of(rows.stored).blocks()));
         cta.next_cluster += cta.num_clusters;
         return true;
     }
 
   private:
-    // Clusters beside each other in a row of tiles that is left over.
-    DG_DEVICE uint32_t clusters_left_over() const {
-        return ceil_div<uint32_t>(num_columns, kConfig.cluster_m);
-    }
-
-    // Rows of clusters that share B, of a group with so many tiles below each other.
-    static DG_DEVICE uint32_t sharing_rows(uint32_t tiles) {
-        return kConfig.shares_mmas() ? ceil_div<uint32_t>(tiles, kConfig.cluster_m)
-                                     : tiles / kConfig.cluster_m;
-    }
-
-    // Blocks, each of a whole cluster, of a group with so many rows.
-    DG_DEVICE uint32_t blocks_of(uint32_t rows) const {
-        const uint32_t tiles = ceil_div<uint32_t>(rows, kConfig.block_m);
-        const uint32_t left_over = kConfig.shares_mmas() ? 0 : tiles % kConfig.cluster_m;
-        return sharing_rows(tiles) * num_columns + left_over * clusters_left_over();
+    // The blocks of a group with so many rows.
+    DG_DEVICE ClusterGrid<kConfig> grid_of(uint32_t rows) const {
+        return {ceil_div<uint32_t>(rows, kConfig.block_m), num_columns};
     }
 
     DG_DEVICE void look_at_groups() {
         const uint32_t group = first_group + ptx::lane_idx();
         mine = group < args.num_groups ? group_rows(args, group) : GroupRows{0, 0, 0};
-        clusters_up_to = blocks_of(mine.stored);
+        clusters_up_to = grid_of(mine.stored).blocks();
 #pragma unroll
         for (int distance = 1; distance < 32; distance *= 2) {
             const uint32_t other = __shfl_up_sync(0xffffffff, clusters_up_to, distance);
@@ -120,20 +104,9 @@ struct GroupRowsScheduler {
     // Block `idx` of a group.
     DG_DEVICE void take_block(BlockCoordinates& block, uint32_t group, const GroupRows& rows,
                               uint32_t idx) const {
-        const uint32_t tiles = ceil_div<uint32_t>(rows.stored, kConfig.block_m);
-        const uint32_t cluster_rows = sharing_rows(tiles);
-        const bool shares_b = kConfig.cluster_m == 1 || idx < cluster_rows * num_columns;
-        GridPosition at;  // its first CTA's tile
-        if (shares_b) {
-            at = block_order(idx, cluster_rows, num_columns, args.band);
-            at.row *= kConfig.cluster_m;
-        } else {
-            const uint32_t left = idx - cluster_rows * num_columns;
-            at.row = cluster_rows * kConfig.cluster_m + left / clusters_left_over();
-            at.column = left % clusters_left_over() * kConfig.cluster_m + cta.rank_m;
-        }
+        const auto at = grid_of(rows.stored).place(idx, args.band, cta.rank_m);
         const uint32_t first_row = at.row * kConfig.block_m;
-        const uint32_t row = first_row + (shares_b ? cta.block_row(0) : 0);
+        const uint32_t row = first_row + at.row_step * cta.rank_m * kConfig.block_m;
         const uint32_t valid = rows.valid - min(rows.valid, row);
         block = {.m = rows.first + row,
                  .n = cta.block_column(at.column),
@@ -142,7 +115,7 @@ struct GroupRowsScheduler {
                      first_row < rows.valid ? ceil_div<uint32_t>(args.k, kConfig.kBlockK) : 0,
                  .valid_rows = min<uint32_t>(valid, kConfig.block_m),
                  .stored_rows = min<uint32_t>(rows.stored - min(rows.stored, row), kConfig.block_m),
-                 .shares_b = shares_b};
+                 .shares_b = at.shares_b};
         if (args.layout == GroupedLayout::kRowCounts) block.a_batch = block.d_batch = group;
     }
 };

@@ -4,9 +4,10 @@
 // equal ids in it; where the rows of a group are aligned to a multiple of block_m, that is one. So
 // no CTA has to know where groups begin: a tile's ids say all about it.
 //
-// Tiles below each other go to the CTAs of a cluster, which share B where the ids are the same, and
-// otherwise load their own. They keep step: one that has fewer runs than another idles. The CTAs of
-// an SM100 pair can't but share B: where the ids differ, one idles until the other is through.
+// How all tiles become blocks of clusters is in scheduler/cluster_grid.cuh. CTAs with tiles below
+// each other share B where the ids are the same, and otherwise load their own. They keep step: one
+// that has fewer runs than another idles. The CTAs of an SM100 pair can't but share B: where the
+// ids differ, one idles until the other is through.
 #pragma once
 
 #include "common/math.cuh"
@@ -15,7 +16,7 @@
 #include "kernels/arguments.cuh"
 #include "ptx/thread.cuh"
 #include "scheduler/block.cuh"
-#include "scheduler/block_order.cuh"
+#include "scheduler/cluster_grid.cuh"
 #include "scheduler/persistent.cuh"
 
 namespace deep_gemm {
@@ -38,22 +39,22 @@ struct RowIdScheduler {
 
     const GemmArguments& args;
     PersistentCta<kConfig> cta;
-    uint32_t num_rows;               // of clusters
-    uint32_t num_columns;            // of clusters
-    Rows left[kConfig.cluster_m]{};  // of the present tiles
-    uint32_t column = 0;             // of the present tiles
+    ClusterGrid<kConfig> grid;
+    Rows left[kConfig.cluster_m]{};    // of the present tiles
+    uint32_t column = 0;               // of the present tiles
+    bool lie_below_each_other = true;  // the present tiles
 
     DG_DEVICE RowIdScheduler(const GemmArguments& args, uint32_t cta_idx, uint32_t num_ctas)
         : args(args),
           cta(cta_idx, num_ctas),
-          num_rows(ceil_div<uint32_t>(args.m, kConfig.block_m * kConfig.cluster_m)),
-          num_columns(ceil_div<uint32_t>(args.n, kConfig.block_n * kConfig.cluster_n)) {}
+          grid{ceil_div<uint32_t>(args.m, kConfig.block_m),
+               ceil_div<uint32_t>(args.n, kConfig.block_n * kConfig.cluster_n)} {}
 
     DG_DEVICE bool next_block(BlockCoordinates& block) {
         if (!has_rows() && !next_tiles()) return false;
         Run mine{};
         uint32_t shared_group = kNoGroup;
-        bool shares_b = true;
+        bool shares_b = lie_below_each_other;
 #pragma unroll
         for (int rank = 0; rank < kConfig.cluster_m; ++rank) {
             Rows rest = left[rank];
@@ -92,15 +93,16 @@ struct RowIdScheduler {
     }
 
     DG_DEVICE bool next_tiles() {
-        if (cta.next_cluster >= num_rows * num_columns) return false;
-        const GridPosition at = block_order(cta.next_cluster, num_rows, num_columns, args.band);
+        if (cta.next_cluster >= grid.blocks()) return false;
+        const auto at = grid.place(cta.next_cluster, args.band, cta.rank_m);
         cta.next_cluster += cta.num_clusters;
 #pragma unroll
         for (int rank = 0; rank < kConfig.cluster_m; ++rank) {
-            const uint32_t row = (at.row * kConfig.cluster_m + rank) * kConfig.block_m;
+            const uint32_t row = (at.row + at.row_step * rank) * kConfig.block_m;
             left[rank] = {min(row, args.m), min(row + kConfig.block_m, args.m)};
         }
         column = cta.block_column(at.column);
+        lie_below_each_other = at.shares_b;
         return true;
     }
 

@@ -13,7 +13,14 @@ import torch
 
 from deep_gemm import knobs
 from deep_gemm.errors import ArgumentError, DeepGemmError
-from deep_gemm.testing.profiler import DeviceEvent, l2_flush, record_calls, require_cuda, spin
+from deep_gemm.testing.profiler import (
+    DeviceEvent,
+    l2_flush,
+    record_calls,
+    record_rested_calls,
+    require_cuda,
+    spin,
+)
 
 _HOST_CALLS_PER_SYNC = 8
 # Longer than the host needs to queue the calls of a measurement: about 10 ms.
@@ -49,8 +56,9 @@ def profile_kernels(
 ) -> list[list[float]]:
     """GPU time of each call, all of them in one profiler session.
 
-    The calls run in turn (A B A B), so that a drift of the clocks meets all alike. Each call is
-    made once beforehand, to compile and to allocate.
+    The calls run in turn (A B A B), so that a drift of the clocks meets all alike, and the GPU
+    rests before each (testing/profiler.py says how long, and why). Each call is made once
+    beforehand, to compile and to allocate.
 
     Args:
         calls: functions that launch work on the current stream.
@@ -68,7 +76,7 @@ def profile_kernels(
     require_cuda()
     for call in calls:
         call()
-    recorded = record_calls(list(calls) * repeats, flush_l2)
+    recorded = record_rested_calls(list(calls) * repeats, flush_l2)
     for index, events in enumerate(recorded):
         if not events:
             raise DeepGemmError(f"calls[{index % len(calls)}] launched no work on the GPU")

@@ -9,6 +9,7 @@ missing is thrown away and made again.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,9 @@ _MARKER = "spin_kernel"
 _NUM_ATTEMPTS = 4
 _NUM_PRIMERS = 256
 _L2_MULTIPLE = 5
+
+REST_SECONDS = 0.004
+"""What a GPU rests between calls, if it does: twice what the longest kernels of the tables take."""
 
 
 class DeviceEvent(NamedTuple):
@@ -36,6 +40,7 @@ def record_calls(
     flush_l2: bool,
     barrier: Callable[[], object] | None = None,
     trace_path: str | None = None,
+    rests: bool = False,
 ) -> list[list[DeviceEvent]]:
     """Run the calls in order under the profiler.
 
@@ -44,6 +49,9 @@ def record_calls(
         flush_l2: overwrite a buffer of several times the L2 before each call.
         barrier: called before each call; its work is not recorded.
         trace_path: where to write a Chrome trace.
+        rests: leave the GPU idle for REST_SECONDS before each call. Large products take it to its
+            power limit, which lowers the clock: without a rest, of two libraries the one looks
+            slower that has more to do in a row.
 
     Returns:
         The events of each call, by start time.
@@ -52,7 +60,8 @@ def record_calls(
         DeepGemmError: there is no CUDA device, or every session's record lacked something.
     """
     require_cuda()
-    before = [step for step in (l2_flush() if flush_l2 else None, barrier) if step is not None]
+    steps = (rest if rests else None, l2_flush() if flush_l2 else None, barrier)
+    before = [step for step in steps if step is not None]
 
     def launch() -> None:
         for call in calls:
@@ -82,6 +91,19 @@ def split_at_markers(events: Sequence[DeviceEvent]) -> list[list[DeviceEvent]]:
         else:
             sections[-1].append(event)
     return sections
+
+
+def record_rested_calls(
+    calls: Sequence[Callable[[], object]], flush_l2: bool
+) -> list[list[DeviceEvent]]:
+    """`record_calls` on a GPU that rests before each call: for benchmarks and the tuner."""
+    return record_calls(calls, flush_l2, rests=True)
+
+
+def rest() -> None:
+    """Wait until the GPU has nothing to do, and REST_SECONDS longer."""
+    torch.cuda.synchronize()
+    time.sleep(REST_SECONDS)
 
 
 def l2_flush() -> Callable[[], object]:

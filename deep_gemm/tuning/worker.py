@@ -11,7 +11,7 @@ import torch
 from deep_gemm.config.as_json import Row, config_from_json, problem_from_json
 from deep_gemm.errors import UnsupportedArchitectureError
 from deep_gemm.runtime.device import arch_of, num_sms_of
-from deep_gemm.testing.profiler import DeviceEvent, record_calls
+from deep_gemm.testing.profiler import DeviceEvent, record_rested_calls
 from deep_gemm.tuning.children import Handler, Message, describe, serve
 from deep_gemm.tuning.operands import Operands, make_operands, selection_of
 
@@ -115,7 +115,7 @@ def record_on_host(calls: Sequence[Launch], flush_l2: bool) -> list[list[DeviceE
 
 def make_worker(device: str) -> Worker:
     """The worker of a GPU ("cuda"), or of the emulator ("cpu")."""
-    return Worker(torch.device(device), record_calls if device == "cuda" else record_on_host)
+    return Worker(torch.device(device), record_rested_calls if device == "cuda" else record_on_host)
 
 
 if __name__ == "__main__":

@@ -118,4 +118,22 @@ ONE_BLOCK = GroupedCase("one block", k_grouped_config(64, 32, 3, 1), k_grouped([
 # Two slices per warpgroup: one partial sum, and more k blocks than scale factors come together.
 IN_TURN = GroupedCase("in turn", k_grouped_config(128, 32, 3, 1), k_grouped([0, 640]))
 
-CASES = [PARTIAL, IDS, ENDS, ODD_ROWS, MANY, MASKED, PEERS, STRETCHES, SUMS, ONE_BLOCK, IN_TURN]
+# An odd number of tiles below each other, for clusters of two: the last row lies side by side.
+LEFT_OVER = GroupedCase(
+    "left over", m_grouped_config(16, 16, 3, 1, 2), contiguous(row_ids([(0, 20), (1, 5)], 16)), 2
+)
+
+CASES = [
+    LEFT_OVER,
+    PARTIAL,
+    IDS,
+    ENDS,
+    ODD_ROWS,
+    MANY,
+    MASKED,
+    PEERS,
+    STRETCHES,
+    SUMS,
+    ONE_BLOCK,
+    IN_TURN,
+]

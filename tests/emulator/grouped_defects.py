@@ -20,6 +20,7 @@ from tests.emulator.grouped_cases import (
     ENDS,
     IDS,
     IN_TURN,
+    LEFT_OVER,
     MANY,
     MASKED,
     ODD_ROWS,
@@ -35,6 +36,7 @@ COPY_ROWS = "epilogue/copy_rows.cuh"
 RING = "scheduler/block_ring.cuh"
 ROW_IDS = "scheduler/row_ids.cuh"
 GROUP_ROWS = "scheduler/group_rows.cuh"
+CLUSTER_GRID = "scheduler/cluster_grid.cuh"
 K_GROUPED = "scheduler/k_grouped.cuh"
 PERSISTENT = "scheduler/persistent.cuh"
 MAPS = "kernels/k_group_maps.cuh"
@@ -119,6 +121,22 @@ BLOCK_RING = [
 SCHEDULERS = [
     GroupedDefect(
         "rows of a run are skipped", ROW_IDS, "first += 32)", "first += 64)", WRONG, PARTIAL
+    ),
+    GroupedDefect(
+        "peers that lie side by side take the same column",
+        CLUSTER_GRID,
+        "* kConfig.cluster_m + rank_m",
+        "* kConfig.cluster_m",
+        WRONG,
+        LEFT_OVER,
+    ),
+    GroupedDefect(
+        "peers that lie side by side share B",
+        ROW_IDS,
+        "bool shares_b = lie_below_each_other;",
+        "bool shares_b = true;",
+        WRONG,
+        LEFT_OVER,
     ),
     GroupedDefect(
         "groups are skipped", GROUP_ROWS, "first_group += 32;", "first_group += 64;", WRONG, MANY

@@ -19,13 +19,19 @@ from deep_gemm.testing.bench import (
     profile_kernels,
     suppress_stdout_stderr,
 )
-from deep_gemm.testing.profiler import DeviceEvent, record_calls, split_at_markers
+from deep_gemm.testing.profiler import (
+    DeviceEvent,
+    record_calls,
+    record_rested_calls,
+    split_at_markers,
+)
 
 # By name, as the package's attribute of this name is the function.
 bench_module = importlib.import_module("deep_gemm.testing.bench")
 
 SPIN = "at::cuda::(anonymous namespace)::spin_kernel(long)"
 FLUSH = "Memset (Device)"
+REST = "rest"
 
 
 class PretendedGpu:
@@ -64,6 +70,7 @@ def make_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., PretendedGpu]:
         monkeypatch.setattr(profiler, "_record", gpu.record)
         monkeypatch.setattr(profiler, "spin", lambda cycles: gpu.kernel(SPIN, 1.0)())
         monkeypatch.setattr(profiler, "l2_flush", lambda: gpu.kernel(FLUSH, 80.0))
+        monkeypatch.setattr(profiler, "rest", gpu.kernel(REST, 4000.0))
         for module in (profiler, bench_module):
             monkeypatch.setattr(module, "require_cuda", lambda: None)
         return gpu
@@ -96,6 +103,14 @@ def test_barrier_comes_after_the_flush_and_is_not_recorded(make_gpu) -> None:
     events = record_calls([a, a], flush_l2=True, barrier=barrier)
     assert [[e.name for e in call] for call in events] == [["a"], ["a"]]
     assert gpu.sessions[0][:5] == [FLUSH, "barrier", SPIN, "a", SPIN]
+
+
+def test_a_rest_comes_before_the_flush(make_gpu) -> None:
+    gpu = make_gpu([0])
+    a = gpu.kernel("a", 7.0)
+    events = record_rested_calls([a, a], flush_l2=True)
+    assert [[e.name for e in call] for call in events] == [["a"], ["a"]]
+    assert gpu.sessions[0] == [REST, FLUSH, SPIN, "a", SPIN] * 2
 
 
 def test_without_flush_nothing_is_overwritten(make_gpu) -> None:
