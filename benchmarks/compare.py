@@ -12,7 +12,8 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -21,6 +22,7 @@ from benchmarks import results
 from benchmarks.monitor import Monitor, describe_run
 from benchmarks.problems import AnyProblem
 from benchmarks.session import Session
+from deep_gemm.config.tuned_file import slug
 from deep_gemm.tuning.children import Message, log
 
 WORKER = "benchmarks.worker"
@@ -98,7 +100,7 @@ def measure_table(
 
 
 def run(options: Options) -> Path:
-    """Compares, and writes the result file.
+    """Compares, and writes the result file, anew after each table.
 
     Raises:
         RuntimeError: a checkout's worker could not be started.
@@ -107,47 +109,64 @@ def run(options: Options) -> Path:
     names = names_of(options.folders)
     deadline = time.monotonic() + options.budget
     tables = [list(rows) for _, rows in groupby(options.problems, lambda row: row.table)]
-    found: dict[Key, dict[str, float]] = {}
-    with tempfile.TemporaryDirectory(prefix="deep_gemm_", ignore_cleanup_errors=True) as scratch:
-        sessions = [
-            Session(
-                *(name, (WORKER, "ours")),
-                env={"DG_JIT_CACHE_DIR": str(Path(scratch) / str(index))},
-                folder=folder.resolve(),
-            )
-            for index, (name, folder) in enumerate(zip(names, options.folders, strict=True))
-        ]
+    with started_sessions(names, options.folders) as sessions:
+        gpu = sessions[0].hello
+        date = results.utc_date()
+        path = results.new_file(options.out, f"compare-{slug(gpu['gpu'])}-{date}", ".json")
+        found: dict[Key, dict[str, float]] = {}
+        monitor = Monitor()
+        monitor.start(gpu["uuid"])
+        with monitor.sampling() as samples:
+            for table in tables:
+                found.update(measure_table(sessions, table, options, deadline))
+                state = describe_run(gpu["gpu"], gpu["uuid"], samples)
+                results.write(path, {"date": date, **state, **report(options, sessions, found)})
+    return path
+
+
+@contextmanager
+def started_sessions(names: Sequence[str], folders: Sequence[Path]) -> Iterator[list[Session]]:
+    """A worker of each checkout, each with a kernel cache of its own.
+
+    Raises:
+        RuntimeError: one could not be started.
+    """
+    sessions: list[Session] = []
+    with tempfile.TemporaryDirectory(prefix="deep_gemm_", ignore_cleanup_errors=True) as caches:
         try:
-            for session in sessions:
+            for name, folder in zip(names, folders, strict=True):
+                cache = {"DG_JIT_CACHE_DIR": str(Path(caches) / str(len(sessions)))}
+                session = Session(name, (WORKER, "ours"), env=cache, folder=folder.resolve())
+                sessions.append(session)
                 session.start()
                 if session.dead is not None:
                     raise RuntimeError(f"{session.name}: {session.dead}")
-            gpu = sessions[0].hello
-            monitor = Monitor()
-            monitor.start(gpu["uuid"])
-            with monitor.sampling() as samples:
-                for table in tables:
-                    found.update(measure_table(sessions, table, options, deadline))
+            yield sessions
         finally:
             for session in sessions:
                 session.close()
-    errors = {
-        f"{session.name}: {row}": text
-        for session in sessions
-        for (row, _), text in session.errors.items()
-    }
-    document = {
-        "date": results.utc_date(),
-        **describe_run(gpu["gpu"], gpu["uuid"], samples),
+
+
+def report(
+    options: Options, sessions: Sequence[Session], found: Mapping[Key, dict[str, float]]
+) -> Message:
+    """What a result file says of the checkouts, and the rows that there are."""
+    names = [session.name for session in sessions]
+    commits = map(results.describe_commit, options.folders)
+    return {
         "method": f"{METHOD}; {options.repeats} calls a pass",
         "checkouts": names,
-        "errors": errors,
+        "commits": dict(zip(names, commits, strict=True)),
+        "errors": {
+            f"{session.name}: {row}": text
+            for session in sessions
+            for (row, _), text in session.errors.items()
+        },
         "rows": [
             {"table": "compare", "problem": row, "variant": variant, "us": us}
             for (row, variant), us in found.items()
         ],
     }
-    return results.write_new(options.out, "compare", document)
 
 
 def render(document: Message) -> str:

@@ -102,11 +102,11 @@ def write_new(folder: Path, table: str, document: Message) -> Path:
     return path
 
 
-def describe_commit() -> str:
-    """The checkout's commit, with `-dirty` if it was changed; `unknown` without a repository."""
+def describe_commit(checkout: Path = ROOT) -> str:
+    """A checkout's commit, with `-dirty` if it was changed; `unknown` without a repository."""
     command = ["git", "describe", "--always", "--abbrev=12", "--dirty"]
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return done.stdout.strip()

@@ -16,7 +16,6 @@ from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import Selection, explain, select
 from deep_gemm.config.sm90 import candidates
 from deep_gemm.kernels.fp8_gemm import along_k, along_rows
-from deep_gemm.kernels.transpose import k_major, mn_major
 from deep_gemm.record import record
 from deep_gemm.runtime.launch import Plan
 
@@ -107,6 +106,9 @@ def operand_transform(argument: str, x: torch.Tensor) -> Transform:
         return as_it_is
     if rows > 1 and x.stride(-2) != 1:
         refuse(argument, "must have contiguous rows or columns", f"strides {tuple(x.stride())}")
+    # Not above: few calls need it, and every process waits for its imports.
+    from deep_gemm.kernels.transpose import k_major
+
     return functools.partial(k_major, argument)
 
 
@@ -120,6 +122,8 @@ def sf_transform(sf: torch.Tensor, is_1d1d: bool, along_k_too: bool) -> Transfor
     batched = sf if sf.dim() == 3 else sf.unsqueeze(0)
     if along_rows(batched) is not None or (along_k_too and along_k(batched) is not None):
         return as_it_is
+    from deep_gemm.kernels.transpose import mn_major
+
     return mn_major
 
 

@@ -43,11 +43,11 @@ from deep_gemm.scaling import (
     Recipes,
     check_recipe,
     check_scale_factors,
+    check_uncast,
     hashable,
     resolve_recipe,
 )
 from deep_gemm.settings import Settings, current, usable_sms
-from deep_gemm.sm100_operands import check_uncast
 from deep_gemm.tracing import has_no_memory
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]

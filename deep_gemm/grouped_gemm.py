@@ -42,11 +42,11 @@ from deep_gemm.scaling import (
     NO_RECIPES,
     RECIPE_1D2D,
     check_scale_factors,
+    check_uncast,
     hashable,
     resolve_recipe,
 )
 from deep_gemm.settings import Settings, current, usable_sms
-from deep_gemm.sm100_operands import check_uncast
 from deep_gemm.tracing import has_no_memory
 from deep_gemm.utils.math import ceil_div
 

@@ -9,7 +9,7 @@ import torch
 from deep_gemm.calls import Operand
 from deep_gemm.checks import check_operand, refuse
 from deep_gemm.gemm import NO_HEADS, HeadSplits, run_gemm
-from deep_gemm.sm100_operands import check_uncast
+from deep_gemm.scaling import check_uncast
 
 NARROWEST_SLAB = 16
 """Columns that are stored together at least."""

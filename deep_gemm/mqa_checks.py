@@ -15,7 +15,8 @@ from deep_gemm.checks import (
     refuse,
 )
 from deep_gemm.config.mqa_problem import HEAD_DIMS, HEADS, PAGE_KEYS
-from deep_gemm.kernels.mqa_logits import SF_BYTES, MatrixLogits, PagedLogits, row_stride
+from deep_gemm.kernels.mqa_config import FP32_BYTES
+from deep_gemm.kernels.mqa_logits import MatrixLogits, PagedLogits, row_stride
 
 LOGITS_TYPES = (torch.float32, torch.bfloat16)
 
@@ -155,7 +156,7 @@ def _check_cache(cache: torch.Tensor, head_dim: int, device: torch.device) -> No
     pages, page_keys, one, row = cache.shape
     if page_keys not in PAGE_KEYS:
         refuse("kv_cache", f"must have pages of {PAGE_KEYS} keys", page_keys)
-    width = head_dim + SF_BYTES
+    width = head_dim + FP32_BYTES
     if (one, row) != (1, width):
         rule = f"must have shape (pages, page_keys, 1, head_dim + 4 = {width})"
         refuse("kv_cache", rule, f"shape {tuple(cache.shape)}")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from deep_gemm.checks import check_shape, check_tensor, refuse
+from deep_gemm.checks import check_operand, check_shape, check_tensor, refuse
+from deep_gemm.runtime.device import arch_of, is_sm100
 from deep_gemm.utils.math import ceil_div
 
 
@@ -128,3 +129,15 @@ def check_scale_factors(
     shape = (*groups, ceil_div(rows, gran[0]), ceil_div(k, gran[1]))
     front = "".join(f"{size}, " for size in groups)
     check_shape(argument, sf, shape, f"[{front}ceil({rows} / {gran[0]}), ceil({k} / {gran[1]})]")
+
+
+def check_uncast(a: object, b: object) -> None:
+    """The caller forbids a cast of scale factors to UE8M0: on SM100 they must have it done already.
+
+    Raises:
+        ArgumentError: operands on SM100 have FP32 scale factors, or are no operands.
+    """
+    (x, sfa), (_, sfb) = check_operand("a", a), check_operand("b", b)
+    if torch.float32 in (sfa.dtype, sfb.dtype) and is_sm100(arch_of(x.device)):
+        rule = "must be False for FP32 scale factors on SM100, whose kernels take UE8M0"
+        refuse("disable_ue8m0_cast", rule, True)

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 
 from deep_gemm.checks import (
-    check_operand,
     check_positive,
     check_shape,
     check_tensor,
@@ -20,7 +19,6 @@ from deep_gemm.checks import (
 )
 from deep_gemm.errors import UnsupportedArchitectureError
 from deep_gemm.layout import SFS_OF_WORD, SM100_GRAN_K
-from deep_gemm.runtime.device import arch_of, is_sm100
 from deep_gemm.scaling import Recipes
 from deep_gemm.utils.math import ceil_div
 
@@ -99,18 +97,6 @@ def is_mn_major(x: torch.Tensor) -> bool:
 def check_operand_rows(argument: str, x: torch.Tensor) -> None:
     """An operand [.., rows, k] that TMA takes, of either major."""
     check_tma_rows(argument, x.mT if is_mn_major(x) else x)
-
-
-def check_uncast(a: object, b: object) -> None:
-    """The caller forbids a cast of scale factors to UE8M0: on SM100 they must have it done already.
-
-    Raises:
-        ArgumentError: operands on SM100 have FP32 scale factors, or are no operands.
-    """
-    (x, sfa), (_, sfb) = check_operand("a", a), check_operand("b", b)
-    if torch.float32 in (sfa.dtype, sfb.dtype) and is_sm100(arch_of(x.device)):
-        rule = "must be False for FP32 scale factors on SM100, whose kernels take UE8M0"
-        refuse("disable_ue8m0_cast", rule, True)
 
 
 def no_kernel(what: str, arch: str) -> UnsupportedArchitectureError:

@@ -11,9 +11,10 @@ struct MqaArguments {
     // SM100: [1, tokens, heads, head_dim], box [1, num_tokens, heads, head_dim].
     TensorMap tensor_map_q;
     TensorMap tensor_map_keys;  // [1, keys, head_dim], box [1, 128, head_dim]; or the pages
-    const uint8_t* key_sf;      // FP32 [keys]; or those of the first page
-    const float* weights;       // [tokens, heads]
-    void* logits;               // [tokens, width]
+    // FP32 [keys]; or those of the first page. Pages are a number of bytes apart.
+    const uint8_t* key_sf;
+    const float* weights;  // [tokens, heads]
+    void* logits;          // [tokens, width]
     // Keys in one matrix: the keys that a token sees, [tokens] each.
     const int32_t* key_starts;
     const int32_t* key_ends;

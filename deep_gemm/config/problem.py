@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
+from typing import TYPE_CHECKING
 
 from deep_gemm.config.gemm_config import BLOCK_K, GRAN_N, SF_GROUP, GemmConfig, Grouping
-from deep_gemm.config.sm100_config import Sm100GemmConfig
+
+if TYPE_CHECKING:
+    from deep_gemm.config.sm100_config import Sm100GemmConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from deep_gemm.config.cost_model import Estimate, estimate
 from deep_gemm.config.gemm_config import GemmConfig, Grouping
 from deep_gemm.config.kernel_set import offered_kernels
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.sm90 import candidates
-from deep_gemm.config.sm100_config import Sm100GemmConfig
 from deep_gemm.config.tuned import find
 from deep_gemm.config.tuned_file import Timed
+
+if TYPE_CHECKING:
+    from deep_gemm.config.sm100_config import Sm100GemmConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from deep_gemm.config.gemm_config import SF_GROUP, GemmConfig, Grouping
 from deep_gemm.config.legality import MAX_CLUSTER, broken_rules, max_stages
 from deep_gemm.config.problem import GemmProblem
-from deep_gemm.config.sm100_config import Sm100GemmConfig
+
+if TYPE_CHECKING:
+    from deep_gemm.config.sm100_config import Sm100GemmConfig
 
 BLOCK_M = (16, 32, 64, 128, 256)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -10,13 +11,15 @@ from deep_gemm.checks import extent
 from deep_gemm.config.gemm_config import BLOCK_K, MMA_M, SF_GROUP, GemmConfig
 from deep_gemm.config.problem import GemmProblem
 from deep_gemm.config.select import Selection
-from deep_gemm.config.sm100_config import Sm100GemmConfig
 from deep_gemm.jit.build import build
 from deep_gemm.jit.codegen import generate
 from deep_gemm.kernels.arguments import GemmArguments, GroupedLayout, L2Policy, SfaLoad
 from deep_gemm.runtime.launch import KernelLaunch, Plan
 from deep_gemm.runtime.plan import make_plan
 from deep_gemm.tensor_map import BFLOAT16, FLOAT32, UINT8, BoxMap, matrix_map
+
+if TYPE_CHECKING:
+    from deep_gemm.config.sm100_config import Sm100GemmConfig
 
 D_TYPES = {torch.bfloat16: BFLOAT16, torch.float32: FLOAT32}
 """What D may hold, and its CUtensorMapDataType."""

@@ -22,10 +22,15 @@ TILE_KEYS = 128
 
 NUM_THREADS = 384
 
+FP32_BYTES = 4
+"""Of a scale factor, and of a weight."""
+
+BARRIERS_BYTES = 16
+"""Of a slot of a ring: its `full` and its `empty`."""
+
 MAX_COLUMNS = 256
-"""Heads of all tokens of a block. On SM90 two halves of it are accumulators, 128 registers a
-thread; on SM100 it is the most columns of an MMA, and two such accumulators fill the tensor
-memory."""
+"""Heads of all tokens of a block. On SM90 they are an accumulator of 128 registers a thread; on
+SM100 it is the most columns of an MMA, and two such accumulators fill the tensor memory."""
 
 TMEM_COLUMNS = 512
 """Of SM100's tensor memory."""
@@ -136,12 +141,12 @@ class MqaConfig(NamedTuple):
         queries = self.num_query_stages
         size = num_stages * TILE_KEYS * self.head_dim
         size = align(size, 1024) + queries * self.columns * self.head_dim
-        size += num_stages * TILE_KEYS * 4
-        size = align(size, 128) + queries * self.columns * 4
+        size += num_stages * TILE_KEYS * FP32_BYTES
+        size = align(size, 128) + queries * self.columns * FP32_BYTES
         size = align(size, 16) + queries * (self.num_tokens * 16 + 16)
-        size += 16 * (num_stages + queries)
+        size += BARRIERS_BYTES * (num_stages + queries)
         if self.is_sm100:
-            size += 16 * self.num_accumulators + 8
+            size += BARRIERS_BYTES * self.num_accumulators + 8
         size += NUM_THREADS // 32 * 4 + 16
         return align(size, 1024)
 

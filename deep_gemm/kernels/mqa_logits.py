@@ -12,7 +12,13 @@ from deep_gemm.config.mqa_problem import MqaProblem
 from deep_gemm.jit.build import build
 from deep_gemm.kernels.arguments import L2Policy
 from deep_gemm.kernels.mqa_arguments import MqaArguments
-from deep_gemm.kernels.mqa_config import NUM_THREADS, TILE_KEYS, MqaConfig, generate_mqa_logits
+from deep_gemm.kernels.mqa_config import (
+    FP32_BYTES,
+    NUM_THREADS,
+    TILE_KEYS,
+    MqaConfig,
+    generate_mqa_logits,
+)
 from deep_gemm.record import record
 from deep_gemm.runtime.device import arch_of
 from deep_gemm.runtime.launch import KernelLaunch, Plan
@@ -21,7 +27,6 @@ from deep_gemm.settings import Settings, usable_sms
 from deep_gemm.tensor_map import UINT8, BoxMap, matrix_map
 from deep_gemm.utils.math import align, ceil_div
 
-SF_BYTES = 4
 """Of a key's scale factor."""
 
 Maps = tuple[tuple[str, BoxMap], ...]
@@ -132,7 +137,8 @@ class PagedLogits(NamedTuple):
         arguments.table_stride = table.stride(0)
         # Hardly anybody asks for a page again.
         arguments.policy_keys = L2Policy.EVICT_FIRST
-        page_stride = cache.stride(0) if cache.shape[0] > 1 else page_keys * (head_dim + SF_BYTES)
+        page_bytes = page_keys * (head_dim + FP32_BYTES)
+        page_stride = cache.stride(0) if cache.shape[0] > 1 else page_bytes
         arguments.page_stride = page_stride
         shape, box = (cache.shape[0], page_keys, head_dim), (page_keys, head_dim)
         maps = (

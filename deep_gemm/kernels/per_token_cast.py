@@ -22,8 +22,6 @@ GRANULARITIES = (32, 64, 128)
 NUM_THREADS = 256
 WARPS = NUM_THREADS // 32
 
-CTAS_PER_SM = 5
-"""How many are to fit a multiprocessor: a thread may have 48 registers."""
 
 MAX_PIECES = 2**31
 """Pieces of work, which are counted in 32 bits with room for a round of all warps."""
@@ -52,6 +50,12 @@ class PerTokenCastConfig(NamedTuple):
     def rows_at_once(self) -> int:
         """Rows of a piece of work."""
         return 2 if self.multiplies else 4
+
+    @property
+    def ctas_per_sm(self) -> int:
+        """How many are to fit a multiprocessor: a thread of five may have 48 registers, of six 40,
+        which is enough for two rows of a product that nobody has to look for."""
+        return 6 if self.multiplies and not self.clamps and self.rows == CastRows.ALL else 5
 
     @property
     def width(self) -> int:
@@ -89,7 +93,7 @@ static_assert(kConfig.kThreads == {NUM_THREADS});
 static_assert(kConfig.rows_at_once() == {config.rows_at_once});
 static_assert(kConfig.width() == {config.width});
 
-extern "C" __global__ void __launch_bounds__({NUM_THREADS}, {CTAS_PER_SM})
+extern "C" __global__ void __launch_bounds__({NUM_THREADS}, {config.ctas_per_sm})
     {config.entry}(const __grid_constant__ deep_gemm::CastArguments args) {{
     deep_gemm::per_token_cast<kConfig>(args);
 }}
@@ -169,7 +173,7 @@ def _grid(
     """
     if config.rows == CastRows.ALL and not settings.limits_sms:
         return num_ctas
-    return min(num_ctas, CTAS_PER_SM * usable_sms(device, settings))
+    return min(num_ctas, config.ctas_per_sm * usable_sms(device, settings))
 
 
 def num_pieces(config: PerTokenCastConfig, shape: torch.Size) -> int:

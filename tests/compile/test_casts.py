@@ -16,7 +16,6 @@ from deep_gemm.jit.source import KernelSource
 from deep_gemm.kernels.block_cast import THREADS_OF_SM, BlockCastConfig, generate_block_cast
 from deep_gemm.kernels.cast import INPUTS, CastRows, SfFormat
 from deep_gemm.kernels.per_token_cast import (
-    CTAS_PER_SM,
     GRANULARITIES,
     NUM_THREADS,
     PerTokenCastConfig,
@@ -56,7 +55,9 @@ def source_of(config: PerTokenCastConfig | BlockCastConfig) -> KernelSource:
 
 def num_threads(config: PerTokenCastConfig | BlockCastConfig) -> int:
     """Threads that a multiprocessor is to hold."""
-    return THREADS_OF_SM if isinstance(config, BlockCastConfig) else NUM_THREADS * CTAS_PER_SM
+    if isinstance(config, BlockCastConfig):
+        return THREADS_OF_SM
+    return NUM_THREADS * config.ctas_per_sm
 
 
 def name(config: PerTokenCastConfig | BlockCastConfig) -> str:

@@ -63,6 +63,7 @@ def test_each_is_measured_in_its_own_folder(
     first, second = document["rows"]
     assert first["us"] == {"before": 10.0, "after": 8.0}
     assert second["us"] == {"before": 10.0}
+    assert document["commits"] == {"before": "unknown", "after": "unknown"}
     text = render(document)
     assert "| row | before, us | after |" in text
     assert "| 16x64x128 ours | 10.0 | 0.800 |" in text
