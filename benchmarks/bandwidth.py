@@ -24,11 +24,11 @@ DATA_SHEET_BYTES_PER_US = 3.35e6
 
 METHOD = (
     "kernel time by the CUDA profiler, the GPU idle for 4 ms and L2 flushed before each call,"
-    " variants in turn in one"
-    " process, median over passes of each pass's median; spread is (max - min) / median of the"
-    " passes; bytes are those of source and output, each once; hbm_share is of 3.35 TB/s; copy is"
-    " torch's copy_ that moves as many bytes; eager and compiled are PyTorch's definition of a"
-    " cast, of all rows and row-major; host time is the median call with a shallow queue"
+    " variants in turn in one process, median over passes of each pass's median; spread is"
+    " (max - min) / median of the passes; bytes are those of source and output, each once;"
+    " hbm_share is of 3.35 TB/s; copy is torch's copy_ that moves as many bytes; eager and compiled"
+    " are PyTorch's definition of a cast, of all rows and row-major; host time is the median call"
+    " with a shallow queue"
 )
 
 Calls = dict[str, Callable[[], object]]

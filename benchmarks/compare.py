@@ -29,8 +29,8 @@ WORKER = "benchmarks.worker"
 
 METHOD = (
     "kernel time by the CUDA profiler, the GPU idle for 4 ms and L2 flushed before each call,"
-    " checkouts in turn (one process"
-    " each), median over passes of each pass's median; what is compared is `ours` of each"
+    " checkouts in turn (one process each), median over passes of each pass's median; what is"
+    " compared is `ours` of each"
 )
 
 Key = tuple[str, str]

@@ -24,10 +24,10 @@ MEASURE_SECONDS = 90
 
 METHOD = (
     "kernel time by the CUDA profiler, the GPU idle for 4 ms and L2 flushed before each call,"
-    " libraries in turn (one process"
-    " each), median over passes of each pass's median; spread is (max - min) / median of the"
-    " passes; FP32 logits, not cleaned; pages of 64 keys, lengths from half of the longest up,"
-    " metadata not counted; the floor is that of 1979 TFLOPS or of HBM, whichever is higher"
+    " libraries in turn (one process each), median over passes of each pass's median; spread is"
+    " (max - min) / median of the passes; FP32 logits, not cleaned; pages of 64 keys, lengths from"
+    " half of the longest up, metadata not counted; the floor is that of 1979 TFLOPS or of HBM,"
+    " whichever is higher"
 )
 
 Times = dict[str, list[float]]

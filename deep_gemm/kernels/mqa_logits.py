@@ -27,8 +27,6 @@ from deep_gemm.settings import Settings, usable_sms
 from deep_gemm.tensor_map import UINT8, BoxMap, matrix_map
 from deep_gemm.utils.math import align, ceil_div
 
-"""Of a key's scale factor."""
-
 Maps = tuple[tuple[str, BoxMap], ...]
 
 

@@ -22,7 +22,6 @@ GRANULARITIES = (32, 64, 128)
 NUM_THREADS = 256
 WARPS = NUM_THREADS // 32
 
-
 MAX_PIECES = 2**31
 """Pieces of work, which are counted in 32 bits with room for a round of all warps."""
 
