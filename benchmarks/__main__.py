@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("sweep", help="many configurations of every row")
     _add_measured(verb, budget=420)
     verb.add_argument("--top", type=int, default=0, help="only so many, by the cost model")
-    verb.add_argument("--repeats", type=int, default=5, help="calls of each configuration")
+    verb.add_argument("--repeats", type=int, default=3, help="rounds of each configuration")
 
     verb = verbs.add_parser("compare", help="checkouts of this library beside each other")
     verb.add_argument("folders", nargs="+", type=Path, help="the first is compared with")

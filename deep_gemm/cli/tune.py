@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only so many by the cost model, and split (all)",
     )
     parser.add_argument(
-        "--repeats", type=positive_integer, default=5, help="calls of each kernel (5)"
+        "--repeats", type=positive_integer, default=3, help="rounds of each kernel (3)"
     )
     parser.add_argument("--budget", type=float, default=float("inf"), help="seconds (no limit)")
     parser.add_argument(

@@ -30,7 +30,7 @@ class Measurement:
         config: how it was computed.
         us: median kernel time in microseconds; None if the result was wrong or the launch failed.
         us_min, us_max: the shortest and the longest.
-        num_calls: how many times it was timed.
+        num_calls: how many times it was timed, on every set of operands.
         max_error: the worst element's, of every set of operands.
         estimate_us: what the cost model says.
         error: why there is no time.

@@ -101,7 +101,8 @@ def selection_of(problem: GemmProblem, config: GemmConfig) -> Selection:
 
 
 def make_operands(problem: GemmProblem, set_idx: int, device: torch.device) -> Operands:
-    """The same ones for the same problem and set.
+    """The same ones for the same problem and set. Groups have other sizes in each set, since it
+    hangs on them which tile is best.
 
     Raises:
         ArgumentError: D has gaps between heads: where they are is not part of the problem.
@@ -109,13 +110,12 @@ def make_operands(problem: GemmProblem, set_idx: int, device: torch.device) -> O
     if problem.head_columns:
         raise ArgumentError("head_columns: must be 0 where problems are timed")
     sizes = (problem.m, problem.n, problem.k, problem.num_groups, set_idx)
-    source = RandomOperands(random.Random(repr(sizes)).getrandbits(60), device)
-    build = {
-        Grouping.DENSE: _dense,
-        Grouping.M_GROUPED: _m_grouped,
-        Grouping.K_GROUPED: _k_grouped,
-    }[problem.grouping]
-    return build(problem, source)
+    draws = random.Random(repr(sizes))
+    source = RandomOperands(draws.getrandbits(60), device)
+    if problem.grouping is Grouping.DENSE:
+        return _dense(problem, source)
+    build = _m_grouped if problem.grouping is Grouping.M_GROUPED else _k_grouped
+    return build(problem, source, draws)
 
 
 def _accumulates(problem: GemmProblem) -> bool:
@@ -148,25 +148,27 @@ def _dense(problem: GemmProblem, source: RandomOperands) -> Operands:
     )
 
 
-def _sizes(problem: GemmProblem, expected: int, unit: int) -> list[int]:
+def _sizes(problem: GemmProblem, expected: int, unit: int, draws: random.Random) -> list[int]:
     """What each group has of what is split: whole units."""
     mean = max(1, round(expected / unit))
-    generator = random.Random(problem.n * 65537 + problem.k)
     low, high = round(0.7 * mean), max(1, round(1.3 * mean))
-    parts = split(mean * problem.num_groups, problem.num_groups, low, high, generator)
+    parts = split(mean * problem.num_groups, problem.num_groups, low, high, draws)
     return [part * unit for part in parts]
 
 
-def _m_grouped(problem: GemmProblem, source: RandomOperands) -> Operands:
+def _m_grouped(problem: GemmProblem, source: RandomOperands, draws: random.Random) -> Operands:
     """Masked where groups are not padded, else contiguous with a group's number for every row."""
     if problem.gran_n != GRAN_N or problem.d_bytes != 2:
         raise ArgumentError("m-grouped problems: must have gran_n 128 and d_bytes 2 to be timed")
     b = stacked([source.by_block(problem.n, problem.k) for _ in range(problem.num_groups)])
-    return (_masked if problem.alignment == 1 else _contiguous)(problem, source, b)
+    build = _masked if problem.alignment == 1 else _contiguous
+    return build(problem, source, draws, b)
 
 
-def _masked(problem: GemmProblem, source: RandomOperands, b: Scaled) -> Operands:
-    tokens = _sizes(problem, problem.m, 1)
+def _masked(
+    problem: GemmProblem, source: RandomOperands, draws: random.Random, b: Scaled
+) -> Operands:
+    tokens = _sizes(problem, problem.m, 1, draws)
     groups, m_max = problem.num_groups, max(tokens)
     data, sf = source.by_token(groups * m_max, problem.k)
     a = data.view(groups, m_max, problem.k), sf.view(groups, m_max, -1)
@@ -189,8 +191,10 @@ def _masked(problem: GemmProblem, source: RandomOperands, b: Scaled) -> Operands
     )
 
 
-def _contiguous(problem: GemmProblem, source: RandomOperands, b: Scaled) -> Operands:
-    ids = _row_ids(problem).to(source.device)
+def _contiguous(
+    problem: GemmProblem, source: RandomOperands, draws: random.Random, b: Scaled
+) -> Operands:
+    ids = _row_ids(problem, draws).to(source.device)
     a = source.by_token(len(ids), problem.k)
     before = _output(problem, (len(ids), problem.n), source)
     d, sfa = torch.empty_like(before), mn_major(a[1])
@@ -207,21 +211,20 @@ def _contiguous(problem: GemmProblem, source: RandomOperands, b: Scaled) -> Oper
     )
 
 
-def _row_ids(problem: GemmProblem) -> torch.Tensor:
+def _row_ids(problem: GemmProblem, draws: random.Random) -> torch.Tensor:
     """Each row's group, -1 in the padding behind a group's tokens."""
-    generator = random.Random(problem.n)
     ids = []
-    for group, size in enumerate(_sizes(problem, problem.m, problem.alignment)):
-        padding = generator.randrange(problem.alignment) if size else 0
+    for group, size in enumerate(_sizes(problem, problem.m, problem.alignment, draws)):
+        padding = draws.randrange(problem.alignment) if size else 0
         ids += [group] * (size - padding) + [-1] * padding
     return torch.tensor(ids, dtype=torch.int32)
 
 
-def _k_grouped(problem: GemmProblem, source: RandomOperands) -> Operands:
+def _k_grouped(problem: GemmProblem, source: RandomOperands, draws: random.Random) -> Operands:
     if problem.gran_n != 1:
         raise ArgumentError(f"k-grouped problems: must have gran_n 1, got {problem.gran_n}")
     m, n = problem.m, problem.n
-    ks = _sizes(problem, problem.k, BLOCK_K)
+    ks = _sizes(problem, problem.k, BLOCK_K, draws)
     a, b = (side_by_side([source.by_token(rows, k) for k in ks]) for rows in (m, n))
     before = _output(problem, (problem.num_groups, m, n), source)
     old = before if _accumulates(problem) else None

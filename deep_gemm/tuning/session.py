@@ -59,7 +59,7 @@ class Session:
         return checked
 
     def measure(self, chosen: Sequence[int], repeats: int) -> list[list[float]]:
-        """Microseconds of each call of those that passed the check and are chosen, by number.
+        """Microseconds in each round of those that passed the check and are chosen, by number.
 
         Raises:
             NotTimed: they could not be measured. The process is there again, without a problem.

@@ -53,7 +53,7 @@ class Options:
         out: folder of the measurements.
         top: configurations per problem, the cheapest by the cost model, and as many of those that
             split K; 0 for all.
-        repeats: calls of each configuration.
+        repeats: rounds of calls of each configuration, one on every set of operands.
         budget: seconds after which no further problem is begun.
         jobs: kernels that are compiled at a time.
         version: what is measured.
@@ -63,7 +63,7 @@ class Options:
     problems: Sequence[GemmProblem]
     out: Path
     top: int = 0
-    repeats: int = 5
+    repeats: int = 3
     budget: float = float("inf")
     jobs: int = 1
     version: str = __version__
@@ -233,7 +233,8 @@ class Tuner:
     def _time(
         self, configs: Sequence[GemmConfig], model: GemmConfig
     ) -> dict[GemmConfig, list[float]]:
-        """Microseconds of each call; of the fastest, and of the cost model's choice, more calls."""
+        """Microseconds of a call in each round; of the fastest, and of the cost model's choice, in
+        more rounds."""
         if not configs:
             return {}
         repeats = self._options.repeats

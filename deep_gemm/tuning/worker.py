@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -61,8 +62,8 @@ class Worker:
         sets = [make_operands(asked, set_idx, self._device) for set_idx in range(NUM_SETS)]
         for fields in configs:
             try:
-                plan = sets[0].plan(selection_of(asked, config_from_json(fields)))
-                launches = [x.launcher(plan) for x in sets]
+                selection = selection_of(asked, config_from_json(fields))
+                launches = [x.launcher(x.plan(selection)) for x in sets]
                 max_error = max(map(Operands.check, sets, launches))
             except Exception as error:
                 if not self.is_healthy():
@@ -77,19 +78,29 @@ class Worker:
 
         Args:
             chosen: which of those that passed their check, by number.
-            repeats: calls of each.
+            repeats: rounds, of a call of each on every set of operands.
 
         Returns:
-            {"us": for each of them [microseconds of each call]}.
+            {"us": for each of them [microseconds of a call in each round, the mean of all sets]}.
         """
         calls = [
-            self._launches[index][repeat % NUM_SETS]
-            for repeat in range(repeats)
+            self._launches[index][set_idx]
+            for _ in range(repeats)
+            for set_idx in range(NUM_SETS)
             for index in chosen
         ]
         recorded = self._record(calls, True)
         us = [sum(event.duration for event in events) for events in recorded]
-        return {"us": [us[place :: len(chosen)] for place in range(len(chosen))]}
+        every = [us[place :: len(chosen)] for place in range(len(chosen))]
+        return {
+            "us": [
+                [
+                    statistics.fmean(of_one[i : i + NUM_SETS])
+                    for i in range(0, len(of_one), NUM_SETS)
+                ]
+                for of_one in every
+            ]
+        }
 
     def is_healthy(self) -> bool:
         """Whether the GPU still answers this process."""
