@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from deep_gemm.runtime.cuda import driver
 
@@ -62,8 +61,7 @@ def word_of_address(destination: int, address: int) -> int | None:
     return found.pop() if len(found) == 1 else None
 
 
-@dataclass(frozen=True, slots=True)
-class BoxMap:
+class BoxMap(NamedTuple):
     """A tensor map before it is encoded: a tensor, and the box of it that one copy moves.
 
     Attributes:

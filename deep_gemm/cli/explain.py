@@ -139,7 +139,7 @@ def facts_of(problem: GemmProblem, gpu_name: str) -> Facts:
 def _candidate(problem: GemmProblem, config: GemmConfig, cost: Estimate) -> Facts:
     return {
         "kernel": config.name,
-        **asdict(cost),
+        **cost._asdict(),
         "hbm_bytes": hbm_bytes(problem, config),
         "num_stages": config.num_stages,
         "smem_bytes": config.smem_bytes,

@@ -15,8 +15,8 @@ regret` says how far the choices are from their best.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import ceil
+from typing import NamedTuple
 
 from deep_gemm.config.gemm_config import BLOCK_K, MMA_M, WARPGROUP, GemmConfig, Grouping
 from deep_gemm.config.problem import GemmProblem
@@ -90,8 +90,7 @@ CLUSTER_US = 1.23
 """What a cluster adds: it starts and ends together."""
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(NamedTuple):
     """A predicted time and where it comes from.
 
     Attributes:

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from deep_gemm.config.cost_model import Estimate, estimate
 from deep_gemm.config.gemm_config import GemmConfig, Grouping
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
     from deep_gemm.config.sm100_config import Sm100GemmConfig
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(NamedTuple):
     """What was chosen for a problem.
 
     Attributes:

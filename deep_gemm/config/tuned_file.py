@@ -14,9 +14,9 @@ import json
 import re
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from deep_gemm.config.as_json import Row, config_from_json, problem_from_json, to_json
 from deep_gemm.config.gemm_config import GemmConfig
@@ -28,16 +28,14 @@ SCHEMA = 1
 """Goes up when older libraries would misread a table."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timed:
+class Timed(NamedTuple):
     """A configuration and its measured microseconds."""
 
     config: GemmConfig
     us: float
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What was measured of one problem.
 
     Attributes:

@@ -7,9 +7,9 @@ import tempfile
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from deep_gemm import knobs
 from deep_gemm.errors import CompilationError
@@ -35,8 +35,7 @@ _USED = r"Used (\d+) registers(?:.*?, (\d+) bytes smem)?"
 _RELEASE = r"(?m)^// Cuda compilation tools, release .*, V([\d.]+)$"
 
 
-@dataclass(frozen=True, slots=True)
-class CompiledKernel:
+class CompiledKernel(NamedTuple):
     """A kernel ready to load, and what its compiler said of it.
 
     Attributes:
@@ -64,8 +63,7 @@ class CompiledKernel:
     from_cache: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Translation:
+class Translation(NamedTuple):
     """What one compiler run gave; `failure` is empty if it succeeded."""
 
     cubin: bytes
@@ -75,8 +73,7 @@ class Translation:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class PtxasReport:
+class PtxasReport(NamedTuple):
     """A kernel's resources, as ptxas prints them when it is verbose."""
 
     registers: int

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from deep_gemm.errors import ArgumentError, CompilationError, MissingDependencyError
 
@@ -42,8 +43,7 @@ class KernelSource:
             raise ArgumentError(f"name: must match {_FILE_NAME.pattern}, got {self.name!r}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
+class _Header(NamedTuple):
     content: bytes
     includes: tuple[str, ...]
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -28,8 +27,7 @@ Fields = tuple[tuple[str, BoxMap], ...]
 """Tensor maps of a launch, each with its argument field."""
 
 
-@dataclass(frozen=True)
-class GemmTensors:
+class GemmTensors(NamedTuple):
     """The tensors of one launch, each with a batch dimension in front, of size 1 where there is but
     one matrix.
 

@@ -7,8 +7,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -23,8 +22,7 @@ Slot = Callable[[int], int]
 """Writes an address into a tensor map; a status other than 0 is a driver's failure."""
 
 
-@dataclass(frozen=True)
-class KernelLaunch:
+class KernelLaunch(NamedTuple):
     """Everything about a launch but the addresses of the tensors.
 
     Attributes:

@@ -8,7 +8,6 @@ import subprocess
 import tarfile
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,7 @@ OTHER = "cd" * 32
 FOLDER = f"cache/{KERNEL.name}/{DIGEST}"
 ENTRIES = [
     BundleEntry(KERNEL, DIGEST, "the source"),
-    BundleEntry(replace(KERNEL, name="other"), OTHER, "another"),
+    BundleEntry(KERNEL._replace(name="other"), OTHER, "another"),
 ]
 
 
@@ -63,7 +62,7 @@ def test_what_is_bundled_is_unpacked(bundle: Path, tmp_path: Path) -> None:
     assert unpack(bundle, tmp_path / "layer") == 2
     layer = KernelCache(tmp_path / "layer", is_read_only=True)
     for entry in ENTRIES:
-        expected = replace(entry.kernel, from_cache=True)
+        expected = entry.kernel._replace(from_cache=True)
         assert layer.get(entry.kernel.name, entry.digest) == expected
     assert (layer.path_of(KERNEL.name, DIGEST) / "kernel.cu").read_text() == "the source"
 
@@ -114,7 +113,7 @@ def test_an_unpacked_kernel_is_not_compiled(
 
 def test_entries_that_are_there_stay(bundle: Path, tmp_path: Path) -> None:
     cache = KernelCache(tmp_path / "layer")
-    cache.put(replace(KERNEL, seconds=9.0), DIGEST, "mine")
+    cache.put(KERNEL._replace(seconds=9.0), DIGEST, "mine")
     assert unpack(bundle, tmp_path / "layer") == 2
     kernel = cache.get(KERNEL.name, DIGEST)
     assert kernel is not None and kernel.seconds == 9.0

@@ -8,7 +8,6 @@ import multiprocessing
 import threading
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,7 +61,7 @@ def no_warnings() -> None:
 
 def test_what_is_put_is_got(cache: KernelCache) -> None:
     put(cache)
-    assert cache.get(KERNEL.name, DIGEST) == replace(KERNEL, from_cache=True)
+    assert cache.get(KERNEL.name, DIGEST) == KERNEL._replace(from_cache=True)
     assert sorted(path.name for path in entry(cache).iterdir()) == FILES
     assert (entry(cache) / "kernel.cu").read_text() == "the source"
     assert not leftovers(cache)
@@ -81,7 +80,7 @@ def test_an_entry_is_of_one_digest_and_one_name(cache: KernelCache) -> None:
 
 def test_the_loser_of_a_race_leaves_the_winners_entry(cache: KernelCache) -> None:
     put(cache)
-    cache.put(replace(KERNEL, seconds=9.0), DIGEST, "the same source")
+    cache.put(KERNEL._replace(seconds=9.0), DIGEST, "the same source")
     kernel = cache.get(KERNEL.name, DIGEST)
     assert kernel is not None and kernel.seconds == KERNEL.seconds
     assert not leftovers(cache)
@@ -136,7 +135,7 @@ def test_a_broken_entry_warns_once_and_is_rebuilt(
     assert not leftovers(cache)
     assert cache.get(KERNEL.name, DIGEST) is None
     put(cache)
-    assert cache.get(KERNEL.name, DIGEST) == replace(KERNEL, from_cache=True)
+    assert cache.get(KERNEL.name, DIGEST) == KERNEL._replace(from_cache=True)
 
 
 def test_the_source_is_for_people_and_may_go(cache: KernelCache) -> None:
@@ -150,7 +149,7 @@ def put_and_get_often(cache: KernelCache, wait: Callable[[], object]) -> None:
         digest = f"{round_:064x}"
         wait()
         cache.put(KERNEL, digest, "the source")
-        assert cache.get(KERNEL.name, digest) == replace(KERNEL, from_cache=True)
+        assert cache.get(KERNEL.name, digest) == KERNEL._replace(from_cache=True)
 
 
 def test_threads_may_put_the_same_entry(cache: KernelCache) -> None:
@@ -200,7 +199,7 @@ def test_processes_may_meet_a_broken_entry(cache: KernelCache) -> None:
             put(cache)
 
     run_processes(work)
-    assert cache.get(KERNEL.name, DIGEST) == replace(KERNEL, from_cache=True)
+    assert cache.get(KERNEL.name, DIGEST) == KERNEL._replace(from_cache=True)
     assert not leftovers(cache)
 
 

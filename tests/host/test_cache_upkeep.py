@@ -7,7 +7,6 @@ import os
 import shutil
 import time
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,7 +49,7 @@ def cache(tmp_path: Path) -> KernelCache:
     cache = KernelCache(tmp_path / "kernels")
     for index in range(NUM_ENTRIES):
         name, digest = place_of(index)
-        cache.put(replace(KERNEL, name=name), digest, "the source")
+        cache.put(KERNEL._replace(name=name), digest, "the source")
         used = time.time() - (NUM_ENTRIES - index) * HOUR
         os.utime(path_of(cache, index), (used, used))
     return cache
@@ -167,7 +166,7 @@ def test_readers_do_not_notice_pruning(cache: KernelCache) -> None:
     def write() -> None:
         for round_ in range(60):
             name, digest = place_of(round_ % NUM_ENTRIES)
-            cache.put(replace(KERNEL, name=name), digest, "the source")
+            cache.put(KERNEL._replace(name=name), digest, "the source")
             prune(cache, entry_bytes_now, keep=digest if round_ % 2 else "")
 
     entry_bytes_now = entry_bytes(cache)
@@ -199,7 +198,7 @@ def test_a_folder_that_vanishes_before_an_entry_is_put_there(
             root.joinpath(*names).rmdir()
 
     monkeypatch.setattr(cache_module, "make_folder", make_and_lose)
-    cache.put(replace(KERNEL, name=name), digest, "the source")
+    cache.put(KERNEL._replace(name=name), digest, "the source")
     assert num_left == 0
     assert cache.get(name, digest) is not None
 

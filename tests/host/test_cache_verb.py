@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[KernelCache
     monkeypatch.setenv("DG_JIT_CACHE_DIR", f"{tmp_path / 'first'}:{tmp_path / 'layer'}")
     first, layer = KernelCache(tmp_path / "first"), KernelCache(tmp_path / "layer")
     first.put(KERNEL, DIGEST, "the source")
-    first.put(replace(KERNEL, name="other"), OTHER, "x" * 2_000_000)
+    first.put(KERNEL._replace(name="other"), OTHER, "x" * 2_000_000)
     layer.put(KERNEL, DIGEST, "the source")
     return first, layer
 

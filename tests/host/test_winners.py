@@ -77,7 +77,7 @@ def test_a_table_is_written_whole_and_keeps_what_it_has(tmp_path: Path) -> None:
     path, number = write_table(tmp_path / "new", GPU, [first])
     assert (path.name, number) == ("h100-80gb-hbm3.json", 1)
     assert write_table(path.parent, GPU, [second])[1] == 2
-    better = replace(first, best=Timed(WHOLE[2], 6.0))
+    better = first._replace(best=Timed(WHOLE[2], 6.0))
     assert write_table(path.parent, GPU, [better]) == (path, 2)
     assert read(path, GPU) == [second, better]
     assert list(path.parent.iterdir()) == [path]
