@@ -25,7 +25,7 @@ CONFIG = "sm100/gemm_config.cuh"
 TCGEN05 = "ptx/tcgen05.cuh"
 COPY = "ptx/copy.cuh"
 ROW_IDS = "scheduler/row_ids.cuh"
-GROUP_ROWS = "scheduler/group_rows.cuh"
+CLUSTER_GRID = "scheduler/cluster_grid.cuh"
 
 
 # Who leads, and where barriers are: from one statement of the header to the other.
@@ -222,7 +222,7 @@ PAIR_DEFECTS = [
     ),
     PairDefect(
         "the last block of a group's odd number is left out",
-        GROUP_ROWS,
+        CLUSTER_GRID,
         "return kConfig.shares_mmas() ? ceil_div<uint32_t>(tiles, kConfig.cluster_m)",
         "return false ? 0u",
         WRONG,
